@@ -1,0 +1,34 @@
+"""Builds childproof._native; setup.py names `ffibuilder`."""
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+SOURCES = ["spawn.c", "child.c", "close_fds.c", "reap.c"]
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "childproof.h").read_text())
+ffibuilder.set_source(
+    "childproof._native",
+    '#include <sys/types.h>\n#include "childproof.h"\n',
+    sources=[os.path.relpath(HERE / name, HERE.parent) for name in SOURCES],
+    include_dirs=[os.path.relpath(HERE, HERE.parent)],
+    depends=[os.path.relpath(HERE / name, HERE.parent) for name in ("childproof.h", "internal.h")],
+    define_macros=[("_GNU_SOURCE", None)],
+    py_limited_api=True,
+    # These come behind Python's own flags, so they have the last word.
+    extra_compile_args=[
+        "-std=c11",
+        "-O2",
+        *WARNINGS,
+        *(["-Werror"] if os.environ.get("CHILDPROOF_WERROR") else []),
+        "-fvisibility=hidden",
+        "-fstack-protector-strong",
+        "-U_FORTIFY_SOURCE",
+        "-D_FORTIFY_SOURCE=3",
+    ],
+    extra_link_args=["-Wl,-z,relro,-z,now,-z,noexecstack"],
+)

@@ -1,0 +1,174 @@
+/*
+ * What the Python layer and the C share.
+ *
+ * cffi's cdef() reads this file too, without a preprocessor: plain
+ * declarations only, no include, no macro, no conditional. One text for both
+ * sides, because a wrong width in a second copy would be silent.
+ *
+ * Unless a function says otherwise it may be called from any thread of the
+ * parent, with or without the GIL, and never from a signal handler. A struct
+ * cp_child is used by one thread at a time.
+ */
+
+/* How far the way to exec had come. The order is the order of the steps. */
+enum cp_stage {
+    CP_STAGE_NONE = 0,
+    CP_STAGE_OPEN,
+    CP_STAGE_PIPE,
+    CP_STAGE_FORK,
+    CP_STAGE_SIGNALS,
+    CP_STAGE_SETSID,
+    CP_STAGE_CHDIR,
+    CP_STAGE_DUP,
+    CP_STAGE_CLOSE_FDS,
+    CP_STAGE_EXEC
+};
+
+/* The primitive that makes the child. */
+enum cp_start {
+    CP_START_AUTO = 0, /* clone where it may be used, else fork */
+    CP_START_CLONE,    /* shares the parent's memory; the parent goes on */
+    CP_START_VFORK,    /* shares it; the calling thread sleeps until exec */
+    CP_START_FORK      /* copies it */
+};
+
+/* The rung of the ladder that closes what the child must not inherit. */
+enum cp_closing {
+    CP_CLOSE_AUTO = 0, /* the first of the three that works */
+    CP_CLOSE_RANGE,
+    CP_CLOSE_PROC,
+    CP_CLOSE_RLIMIT
+};
+
+/* What one of the child's descriptors 0, 1, 2 is to be. */
+enum cp_stdio {
+    CP_STDIO_INHERIT = 0,
+    CP_STDIO_NULL,
+    CP_STDIO_PIPE,
+    CP_STDIO_FD,      /* request.stdio_fd of the parent */
+    CP_STDIO_PATH,    /* request.stdio_path, opened in the child */
+    CP_STDIO_TEMPFILE,/* an unlinked file in the directory stdio_path */
+    CP_STDIO_STDOUT   /* stderr only: what descriptor 1 is */
+};
+
+enum cp_flag {
+    CP_NEW_SESSION = 1
+};
+
+/* Kernel features that are to be treated as missing. */
+enum cp_disable {
+    CP_DISABLE_PIDFD = 1,
+    CP_DISABLE_PIDFD_INFO = 2,
+    CP_DISABLE_PIDFD_GROUP = 4
+};
+
+enum cp_state {
+    CP_NEW = 0,  /* zeroed memory, not yet given to cp_child_init */
+    CP_IDLE,
+    CP_SPAWNING, /* cloned, the exec not yet seen */
+    CP_STARTED,  /* the program runs, or has run */
+    CP_FAILED,   /* stage and error say why it does not */
+    CP_DIED,     /* the child was killed before its exec, at stage */
+    CP_DISOWNED  /* a copy in a forked process: the parent's, not ours */
+};
+
+enum cp_slot {
+    CP_STDIN = 0,
+    CP_STDOUT,
+    CP_STDERR,
+    CP_REPORT, /* carries stage and errno; its end of file means exec or death */
+    CP_PIDFD,
+    CP_SLOTS
+};
+
+/* One request, filled by the caller and only read here. Every string is
+ * NUL-terminated; a run of strings is laid one behind the other. */
+struct cp_request {
+    const char *strings; /* argv, then the paths to try, then added variables */
+    size_t strings_size;
+    int argc;
+    int candidates;
+    int extra_envc;
+    const char *env;
+    size_t env_size;
+    int envc;
+    const char *cwd; /* or NULL */
+    const char *stdio_path[3];
+    int stdio[3];
+    int stdio_fd[3];
+    int flags;
+    int start;
+    int closing;
+    int disabled;
+};
+
+/* One child. Zeroed by the caller, then given to cp_child_init. */
+struct cp_child {
+    int fd[5]; /* the parent's descriptors by cp_slot, -1 where there is none */
+    int far[4]; /* the child's ends, open only inside cp_spawn */
+    int pid;
+    int state;
+    int stage;
+    int error;     /* errno of the failed stage */
+    int start;     /* the primitive that was used */
+    int closing;   /* the rung that was used */
+    int group;     /* 1: the child leads a process group of its own */
+    int disabled;
+    int reaped;    /* 1: waited for, or lost to somebody else's wait */
+    int status_known;
+    int exited;    /* 1: exited with `status`, 0: died of signal `status` */
+    int status;
+    int has_usage;
+    double user_s;
+    double system_s;
+    long max_rss_kib;
+    long host_rss_kib; /* the host's own peak when the exec was seen */
+    void *block;
+    size_t block_size;
+    struct cp_child *previous;
+    struct cp_child *next;
+};
+
+/* Once, before anything else. 0, or an errno. */
+int cp_init(void);
+
+/* Make *child known, so that a fork in another thread closes its copies. */
+void cp_child_init(struct cp_child *child);
+
+/* Close and forget everything; a child that runs is neither killed nor
+ * waited for. The memory of a child that may still run on its block is given
+ * up rather than unmapped. May run twice. */
+void cp_child_release(struct cp_child *child);
+
+/* Start the child. 0 and state CP_SPAWNING, or -1 and state CP_FAILED with
+ * stage and error, nothing left open. All signals are blocked meanwhile. */
+int cp_spawn(struct cp_child *child, const struct cp_request *request);
+
+/* Has it exec'ed? Moves CP_SPAWNING on once that is known and frees the
+ * block. `dead`: the caller knows that the child is gone. Never blocks. */
+int cp_settle(struct cp_child *child, int dead);
+
+/* The step that a spawning child is in. */
+int cp_stage_now(const struct cp_child *child);
+
+/* 1: it has ended and waits to be reaped, which pins its pid and group;
+ * 0: it runs; -1: it is no child of ours any more. Never blocks. */
+int cp_ended(const struct cp_child *child);
+
+/* Reap: 1 when it is done (then status_known tells whether anyone knows the
+ * status), 0 while it runs. Blocks 10 ms at most, where another wait was
+ * faster and the kernel is still filing the status. */
+int cp_reap(struct cp_child *child);
+
+/* Signal the child, never a reaped one. 0 or an errno. */
+int cp_signal(const struct cp_child *child, int signal);
+
+/* Signal its process group; only while no stranger can own the number. */
+int cp_signal_group(const struct cp_child *child, int signal);
+
+/* Close one of the parent's descriptors, exactly once. */
+void cp_close(struct cp_child *child, int slot);
+
+/* write(2) that never raises SIGPIPE in the calling thread. The count, or
+ * -errno. */
+ssize_t cp_write(int fd, const void *data, size_t size);

@@ -1,0 +1,389 @@
+"""What to run: validated once, immutable afterwards. Nothing is created here."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf, isnan
+from typing import Any, NamedTuple
+
+MARK = b"CHILDPROOF_RUN"
+"""The variable by which processes that escaped are found."""
+
+OnOutput = Callable[[str, bytes], object]
+
+
+class Stdio(NamedTuple):
+    """What one of the child's descriptors 0, 1, 2 is to be.
+
+    Attributes:
+        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``.
+        fd: the host's descriptor, for ``fd``.
+        path: the path for ``path``, the directory for ``tempfile``.
+        owner: the object that keeps `fd` open.
+    """
+
+    kind: str
+    fd: int = -1
+    path: bytes | None = None
+    owner: object = None
+
+
+INHERIT = Stdio("inherit")
+NULL = Stdio("null")
+PIPE = Stdio("pipe")
+STDOUT = Stdio("stdout")
+
+
+class Feed(NamedTuple):
+    """What is written to the child's stdin; at most one of the three is set.
+
+    Attributes:
+        data: bytes that are there already.
+        fd: a descriptor of the host that is read as it becomes readable.
+        read: a function that is called for more, in the thread that drives.
+        owner: the object that keeps `fd` open.
+    """
+
+    data: memoryview | None = None
+    fd: int = -1
+    read: Callable[[int], Any] | None = None
+    owner: object = None
+
+
+class Environment(NamedTuple):
+    """Variables in the form that the spawner copies.
+
+    Attributes:
+        block: ``NAME=value`` strings, each with its NUL, without the mark of an outer run.
+        count: how many.
+        path: the value of PATH, or `None`.
+        mark: the value of the outer runs' mark, or `None`.
+    """
+
+    block: bytes
+    count: int
+    path: bytes | None
+    mark: bytes | None
+
+
+class Command(NamedTuple):
+    """One validated command. The attributes are the parameters of `run`, decided."""
+
+    cmd: Any
+    argv: tuple[bytes, ...]
+    candidates: tuple[bytes, ...]
+    environment: Environment
+    env: Mapping[Any, Any] | None
+    cwd: bytes | None
+    stdin: Stdio
+    stdout: Stdio
+    stderr: Stdio
+    feed: Feed | None
+    timeout: float
+    grace: float
+    linger: float
+    kill_leftovers: bool
+    mark: bool
+    max_output: int | None
+    text: bool
+    encoding: str
+    errors: str
+    strip: bool
+    on_output: OnOutput | None
+    secrets: tuple[str, ...]
+    new_session: bool
+
+
+# ---- the program ----
+
+
+def _encode(value: Any, what: str) -> bytes:
+    try:
+        data = os.fsencode(value)
+    except TypeError:
+        raise TypeError(f"{what} must be str, bytes or os.PathLike, not {value!r}") from None
+    if b"\0" in data:
+        raise ValueError(f"{what} has a NUL character: {value!r}")
+    return data
+
+
+def _argv(cmd: Any) -> tuple[bytes, ...]:
+    if type(cmd) is str:
+        return (b"/bin/sh", b"-c", _encode(cmd, "cmd"))
+    if isinstance(cmd, (str, bytes, bytearray, memoryview, os.PathLike)):
+        if isinstance(cmd, str):
+            return _argv(str(cmd))
+        raise TypeError(f"cmd must be a str, for the shell, or a sequence of words; put {cmd!r} into a list")
+    if not isinstance(cmd, Sequence):
+        raise TypeError(f"cmd must be a str, for the shell, or a sequence of words, not {cmd!r}")
+    argv = tuple([_encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])
+    if not argv:
+        raise ValueError("cmd is empty: it must at least name a program")
+    if not argv[0]:
+        raise ValueError("cmd[0] is empty: it must name a program")
+    return argv
+
+
+def _candidates(program: bytes, path: bytes | None) -> tuple[bytes, ...]:
+    """The paths that execve is to try, as `os.get_exec_path` has them."""
+    if b"/" in program:
+        return (program,)
+    if path is None:
+        path = os.defpath.encode()
+    return tuple([(folder + b"/" + program if folder else program) for folder in path.split(b":")])
+
+
+# ---- the environment ----
+
+_seen: dict[bytes, bytes] | None = None
+_seen_environment = Environment(b"", 0, None, None)
+
+
+def _make_environment(variables: Mapping[bytes, bytes], drop_mark: bool) -> Environment:
+    items = [
+        name + b"=" + value + b"\0"
+        for name, value in variables.items()
+        if not (drop_mark and name == MARK)
+    ]
+    return Environment(b"".join(items), len(items), variables.get(b"PATH"), variables.get(MARK))
+
+
+def _inherited() -> Environment:
+    """`os.environ`, encoded. Most runs find it as the last one did, so it is compared, not built."""
+    global _seen, _seen_environment
+    # os.environ keeps its encoded items in one dict; comparing two dicts of the same objects takes
+    # a microsecond, going through the public mapping thirty.
+    data: dict[bytes, bytes] = getattr(os.environ, "_data", None) or dict(os.environb)
+    if data != _seen:
+        seen = dict(data)
+        _seen_environment = _make_environment(seen, drop_mark=True)
+        _seen = seen
+    return _seen_environment
+
+
+def _given(env: Mapping[Any, Any]) -> Environment:
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env must be a mapping of str or bytes, not {env!r}")
+    variables = {}
+    for name, value in env.items():
+        key = _encode(name, "a name in env")
+        if not key or b"=" in key:
+            raise ValueError(f"a name in env is empty or has an equals sign: {name!r}")
+        variables[key] = _encode(value, f"env[{name!r}]")
+    return _make_environment(variables, drop_mark=False)
+
+
+# ---- descriptors ----
+
+
+def _descriptor(value: Any, name: str) -> Stdio:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
+    if isinstance(value, int):
+        if not 0 <= value < 1 << 31:
+            raise ValueError(f"{name} is no descriptor: {value}")
+        return Stdio("fd", value)
+    if isinstance(value, (str, bytes, os.PathLike)):
+        path = _encode(value, name)
+        if not path:
+            raise ValueError(f"{name} is an empty path")
+        return Stdio("path", -1, path)
+    fileno = getattr(value, "fileno", None)
+    if fileno is None:
+        raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
+    return Stdio("fd", fileno(), None, value)
+
+
+def _output(value: Any, name: str) -> Stdio:
+    if value == "capture":
+        return PIPE
+    if value == "null":
+        return NULL
+    if value == "inherit":
+        return INHERIT
+    if value == "file":
+        from tempfile import gettempdir  # 5 ms, and few ask for it
+
+        return Stdio("tempfile", -1, os.fsencode(gettempdir()))
+    return _descriptor(value, name)
+
+
+def _input(value: Any) -> Stdio:
+    if value is None or value == "null":
+        return NULL
+    if value == "inherit":
+        return INHERIT
+    if value in ("capture", "file"):
+        raise ValueError(f'stdin can\'t be "{value}": give the data as input=, or a path as "./{value}"')
+    return _descriptor(value, "stdin")
+
+
+def _from_bytes(data: Any) -> tuple[Stdio, Feed | None]:
+    view = memoryview(data)
+    # Items wider than a byte would be counted in items, and strided ones can't be written at all.
+    view = view.cast("B") if view.contiguous and view.ndim else memoryview(view.tobytes())
+    return (PIPE, Feed(data=view)) if len(view) else (NULL, None)
+
+
+def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
+    """The descriptor behind a Python file; a regular file becomes the child's stdin itself."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return PIPE, Feed(fd=fd, owner=source)
+    position = getattr(source, "tell", None)
+    if position is not None:
+        # Python may have read ahead of what the caller has seen, or not yet written what it wrote.
+        flush = getattr(source, "flush", None)
+        if flush is not None:
+            flush()
+        offset = position()
+        if 0 <= offset < 1 << 62:
+            os.lseek(fd, offset, os.SEEK_SET)
+    return Stdio("fd", fd, None, source), None
+
+
+def _feed(source: Any, encoding: str) -> tuple[Stdio, Feed | None]:
+    """What stdin becomes for `input`, and what is written to it."""
+    if isinstance(source, str):
+        return _from_bytes(source.encode(encoding, "surrogateescape"))
+    fileno = getattr(source, "fileno", None)
+    if fileno is not None:
+        try:
+            return _from_file(source, fileno())
+        except (OSError, ValueError) as error:  # io.UnsupportedOperation is both
+            if isinstance(error, ValueError) and not isinstance(error, OSError):
+                raise  # a closed file
+    read = getattr(source, "read", None)
+    if callable(read):
+        return PIPE, Feed(read=read, owner=source)
+    try:
+        return _from_bytes(source)
+    except TypeError:
+        raise TypeError(f"input must be str, bytes-like or a file object, not {source!r}") from None
+
+
+# ---- numbers and words ----
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
+    if isnan(number) or number < 0:
+        raise ValueError(f"{name} must not be negative or NaN: {value!r}")
+    return number
+
+
+def _count(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative: {value}")
+    return value
+
+
+def _codec(encoding: Any, errors: Any) -> None:
+    if not isinstance(encoding, str) or not isinstance(errors, str):
+        raise TypeError(f"encoding and errors must be str, not {encoding!r} and {errors!r}")
+    try:
+        codecs.lookup(encoding)
+        codecs.lookup_error(errors)
+    except LookupError as error:
+        raise ValueError(f"encoding={encoding!r}, errors={errors!r}: {error}") from None
+
+
+def _secrets(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, (str, bytes)):
+        raise TypeError("secrets must be a sequence of str, not one string")
+    secrets = tuple(values)
+    for position, secret in enumerate(secrets):
+        # Its position, not its value: this text may be logged.
+        if not isinstance(secret, str):
+            raise TypeError(f"secrets[{position}] must be a str, not a {type(secret).__name__}")
+        if not secret:
+            raise ValueError(f"secrets[{position}] is empty")
+    return secrets
+
+
+def make_command(
+    cmd: Any,
+    input: Any,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: Any,
+    stdin: Any,
+    stdout: Any,
+    stderr: Any,
+    grace: Any,
+    linger: Any,
+    leftovers: Any,
+    mark: Any,
+    max_output: Any,
+    text: Any,
+    encoding: Any,
+    errors: Any,
+    strip: Any,
+    merge: Any,
+    on_output: Any,
+    secrets: Any,
+    cwd: Any,
+    env: Any,
+    new_session: Any,
+) -> Command:
+    """Check every parameter of `run` and decide what it means.
+
+    Raises:
+        TypeError, ValueError: a parameter is wrong; nothing has been created.
+    """
+    environment = _inherited() if env is None else _given(env)
+    argv = _argv(cmd)
+    if encoding != "utf-8" or errors != "backslashreplace":
+        _codec(encoding, errors)
+    feed = None
+    if input is None:
+        in_stdio = NULL if stdin is None else _input(stdin)
+    elif stdin is not None:
+        raise ValueError(f"input and stdin={stdin!r} exclude each other")
+    else:
+        in_stdio, feed = _feed(input, encoding)
+    out_stdio = PIPE if stdout == "capture" else _output(stdout, "stdout")
+    if merge:
+        if stderr != "capture":
+            raise ValueError(f"merge and stderr={stderr!r} exclude each other")
+        err_stdio = STDOUT
+    else:
+        err_stdio = PIPE if stderr == "capture" else _output(stderr, "stderr")
+    if on_output is not None and not callable(on_output):
+        raise TypeError(f"on_output must be callable, not {on_output!r}")
+    if leftovers not in ("leave", "kill"):
+        raise ValueError(f'leftovers must be "leave" or "kill", not {leftovers!r}')
+    return Command(
+        cmd,
+        argv,
+        _candidates(argv[0], environment.path),
+        environment,
+        env,
+        None if cwd is None else _encode(cwd, "cwd"),
+        in_stdio,
+        out_stdio,
+        err_stdio,
+        feed,
+        inf if timeout is None or timeout == -1 else _seconds(timeout, "timeout"),
+        grace if grace == 0 and type(grace) is float else _seconds(grace, "grace"),
+        linger if type(linger) is float and 0 <= linger else _seconds(linger, "linger"),
+        leftovers == "kill",
+        bool(mark) and env is None,
+        None if max_output is None else _count(max_output, "max_output"),
+        bool(text),
+        encoding,
+        errors,
+        bool(strip),
+        on_output,
+        () if secrets == () else _secrets(secrets),
+        bool(new_session),
+    )

@@ -1,0 +1,47 @@
+"""What can be raised or reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from childproof._result import Result
+
+
+class SpawnError(OSError):
+    """Why a command did not start, or did not end by itself.
+
+    An `OSError` (``errno``, ``strerror``, ``filename``) that also has:
+
+    Attributes:
+        stage: the step that failed: ``open``, ``pipe``, ``fork``, ``signals``, ``setsid``,
+            ``chdir``, ``dup``, ``close_fds``, ``exec``; ``run`` for a deadline and ``wait`` for a
+            status that somebody else took.
+    """
+
+    def __init__(self, errno: int, strerror: str, filename: str, stage: str, sentence: str) -> None:
+        super().__init__(errno, strerror, filename)
+        self.stage = stage
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno, self.strerror, self.filename, self.stage, self.sentence)
+
+
+class CommandError(Exception):
+    """A command did not succeed; raised by ``check=True`` and `Result.check`.
+
+    Attributes:
+        result: the whole `Result`.
+    """
+
+    def __init__(self, message: str, result: Result[Any]) -> None:
+        super().__init__(message, result)
+        self.result = result
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+

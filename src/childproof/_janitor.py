@@ -1,0 +1,230 @@
+"""The one background thread: for what a finished command leaves to be done.
+
+It reads and discards what the holders of an output pipe still write, reaps children that could not
+be reaped in time, and reads the files of /proc that may block. It is started when first needed and
+ends with the process. A thread that hangs in such a file is replaced; it ends when it wakes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from childproof import _journal
+from childproof._spawner import DISOWNED, STDERR, STDOUT, Child
+
+MOST_PIPES = 256
+"""Held pipes that are drained at once; beyond it the oldest are closed."""
+
+STUCK_AFTER = 1.0
+"""Seconds after which a thread that is busy with one job is given up."""
+
+SCRATCH = bytearray(65536)
+
+
+class Job:
+    """Something that may block; `value` is what it returned once `done` is set."""
+
+    __slots__ = ("_function", "done", "value")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self.done = threading.Event()
+        self.value: Any = None
+
+    def run(self) -> None:
+        """Called in the background thread."""
+        try:
+            self.value = self._function()
+        except Exception:  # noqa: BLE001  # whoever waits sees None; the thread has others to serve
+            self.value = None
+        self.done.set()
+
+
+class Janitor:
+    """See the module. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: list[Child] = []
+        self._jobs: deque[Job] = deque()
+        self._current: threading.Thread | None = None
+        self._busy_since: float | None = None
+        self._wake: tuple[int, int] | None = None
+
+    def submit(self, function: Callable[[], Any]) -> Job:
+        """Have `function` called in the background."""
+        job = Job(function)
+        with self._lock:
+            self._jobs.append(job)
+            self._ensure_thread()
+        return job
+
+    def adopt(self, child: Child) -> None:
+        """Drain and reap `child`, which the caller must not touch any more."""
+        with self._lock:
+            self._children.append(child)
+            self._ensure_thread()
+        self._shed()
+
+    def busy(self) -> bool:
+        """Whether anything is left to do; for tests."""
+        with self._lock:
+            return bool(self._children or self._jobs or self._busy_since is not None)
+
+    def descriptors(self) -> set[int]:
+        """What it has open: its own two, and the pipes that it drains."""
+        with self._lock:
+            own = set(self._wake or ())
+            for child in self._children:
+                own.update(fd for fd in (*_pipes(child).values(), child.pidfd) if fd >= 0)
+            return own
+
+    def forget(self) -> None:
+        """After a fork, in the copy: the thread is gone, and the children are the parent's."""
+        if self._wake is not None:
+            for fd in self._wake:
+                os.close(fd)
+        Janitor.__init__(self)
+
+    # ---- under the lock ----
+
+    def _ensure_thread(self) -> None:
+        stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
+        if self._current is None or not self._current.is_alive() or stuck:
+            if self._wake is None:
+                self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self._busy_since = None
+            self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
+            self._current.start()
+        else:
+            self._poke()
+
+    def _poke(self) -> None:
+        assert self._wake is not None
+        try:
+            os.write(self._wake[1], b"x")
+        except BlockingIOError:
+            pass  # enough of them are in the pipe
+
+    # ---- holders beyond the bound ----
+
+    def _shed(self) -> None:
+        import resource  # rarely here
+
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = MOST_PIPES if soft == resource.RLIM_INFINITY else min(MOST_PIPES, max(soft // 4, 2))
+        with self._lock:
+            excess = sum(len(_pipes(child)) for child in self._children) - most
+            shed = []
+            for child in self._children:
+                if excess <= 0:
+                    break
+                for slot in _pipes(child):
+                    child.close(slot)
+                    excess -= 1
+                shed.append(child.pid)
+            if shed:
+                self._poke()
+        for pid in shed:
+            _journal.warn(
+                "too many held pipes: closed those of pid %d; whoever still writes there gets SIGPIPE",
+                pid,
+            )
+
+    # ---- the thread ----
+
+    def _loop(self) -> None:
+        me = threading.current_thread()
+        while True:
+            with self._lock:
+                if self._current is not me:
+                    return
+                job = self._jobs.popleft() if self._jobs else None
+                if job is not None:
+                    self._busy_since = monotonic()
+            if job is not None:
+                job.run()
+                with self._lock:
+                    if self._current is not me:
+                        return
+                    self._busy_since = None
+            else:
+                self._serve()
+
+    def _serve(self) -> None:
+        """Wait for something to drain or to reap, and do it."""
+        poller = select.poll()
+        owners: dict[int, tuple[Child, int]] = {}
+        wait_ms: int | None = None
+        with self._lock:
+            assert self._wake is not None
+            poller.register(self._wake[0], select.POLLIN)
+            wake = self._wake[0]
+            for child in self._children:
+                for slot, fd in _pipes(child).items():
+                    owners[fd] = child, slot
+                    poller.register(fd, select.POLLIN)
+                if not child.reaped:
+                    if child.pidfd >= 0:
+                        poller.register(child.pidfd, select.POLLIN)
+                    else:
+                        wait_ms = 200
+        while True:
+            ready = poller.poll(wait_ms)
+            with self._lock:
+                if self._current is not threading.current_thread():
+                    return
+                changed = not ready
+                for fd, _ in ready:
+                    if fd == wake:
+                        os.read(wake, 4096)
+                        changed = True
+                    elif fd not in owners:
+                        changed = True
+                    else:
+                        changed |= _drain(*owners[fd])
+                if changed:
+                    self._children = [child for child in self._children if not _finished(child)]
+                    return
+
+
+def _pipes(child: Child) -> dict[int, int]:
+    return {slot: fd for slot in (STDOUT, STDERR) if (fd := child.fd(slot)) >= 0}
+
+
+def _drain(child: Child, slot: int) -> bool:
+    """Read once and discard; whether the pipe is now closed."""
+    fd = child.fd(slot)
+    if fd < 0:
+        return True
+    try:
+        if os.readv(fd, [SCRATCH]) > 0:
+            return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    child.close(slot)
+    return True
+
+
+def _finished(child: Child) -> bool:
+    """Reap what can be reaped; let go of a child that needs nothing more."""
+    if child.state != DISOWNED:
+        if not child.reaped:
+            child.settle(child.ended() != 0)
+            child.reap()
+        if not child.reaped or _pipes(child):
+            return False
+    child.release()
+    return True
+
+
+janitor = Janitor()
+os.register_at_fork(after_in_child=janitor.forget)

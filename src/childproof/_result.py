@@ -1,0 +1,166 @@
+"""What a command left behind: the triple, and all that is known about it."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, AnyStr, Generic, NamedTuple
+
+from childproof._errors import CommandError
+from childproof._text import Masker, one_line, show_command
+
+if TYPE_CHECKING:
+    from childproof._errors import SpawnError
+
+TAIL_CHARACTERS = 400
+"""How much of the error output a `CommandError` quotes."""
+
+
+class Outcome(enum.Enum):
+    """How a command ended."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMED_OUT = "timed out"
+    NOT_STARTED = "not started"
+    STATUS_LOST = "status lost"
+    UNKNOWN = "unknown"
+
+
+class Usage(NamedTuple):
+    """What the child used, from `waitid`; its descendants count if it waited for them.
+
+    Attributes:
+        user: seconds of CPU in user mode.
+        system: seconds of CPU in the kernel.
+        max_rss: peak resident size in bytes. `None` unless it exceeds the host's own peak, which
+            Linux carries into the child until its exec.
+    """
+
+    user: float
+    system: float
+    max_rss: int | None
+
+
+class ProcessInfo(NamedTuple):
+    """A process as it was last seen.
+
+    Attributes:
+        pid: its process id.
+        ppid: its parent's.
+        command: its command line, or its name in brackets where that could not be read in time.
+        state: the letter of ``/proc/PID/stat`` (`proc(5)`).
+    """
+
+    pid: int
+    ppid: int
+    command: str
+    state: str
+
+
+class Holder(NamedTuple):
+    """A process that has a pipe, file or socket open.
+
+    Attributes:
+        pid: its process id; 0 where there is a holder that ``/proc`` does not show.
+        command: its command line, or its name in brackets.
+        fds: its descriptors for it.
+        streams: what each of them is to the command, in the order of `fds`: ``"stdout"`` or
+            ``"stderr"``; empty where no command is concerned.
+        escaped: it has left the child's session.
+    """
+
+    pid: int
+    command: str
+    fds: tuple[int, ...]
+    streams: tuple[str, ...]
+    escaped: bool
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{stream} (its fd {fd})" for fd, stream in zip(self.fds, self.streams, strict=False)
+        )
+        return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
+
+
+class Result(tuple[int, AnyStr, AnyStr], Generic[AnyStr]):
+    """``code, out, err = result``, and what else is known.
+
+    Attributes:
+        cmd: the command as it was given.
+        pid: the child's process id, 0 when none was made.
+        outcome: an `Outcome`.
+        duration: seconds from the call to the result.
+        usage: a `Usage`, `None` when the status was lost or nothing ran.
+        truncated: output was dropped because of ``max_output``.
+        held: the `Holder` objects that still had the output pipes open at the end.
+        killed: a `ProcessInfo` for each process that was killed.
+        survivors: a `ProcessInfo` for each process that should have died and did not.
+        error: a `SpawnError`, `None` when the command ran to its end.
+    """
+
+    cmd: Any
+    pid: int
+    outcome: Outcome
+    duration: float
+    usage: Usage | None
+    truncated: bool
+    held: tuple[Holder, ...]
+    killed: tuple[ProcessInfo, ...]
+    survivors: tuple[ProcessInfo, ...]
+    error: SpawnError | None
+    _secrets: tuple[str, ...]
+
+    def __new__(cls, code: int, out: AnyStr, err: AnyStr, **facts: Any) -> Result[AnyStr]:
+        """Made by childproof only; `facts` are the attributes."""
+        self = tuple.__new__(cls, (code, out, err))
+        self.__dict__.update(facts)
+        return self
+
+    def __getnewargs__(self) -> tuple[int, AnyStr, AnyStr]:  # type: ignore[override]  # as pickle calls __new__
+        return tuple(self)
+
+    @property
+    def code(self) -> int:
+        """The exit status; -N for signal N; 124, 125, 126, 127 as in DESIGN and ``timeout(1)``."""
+        return self[0]
+
+    @property
+    def out(self) -> AnyStr:
+        """What the command wrote to its standard output."""
+        return self[1]
+
+    @property
+    def err(self) -> AnyStr:
+        """What the command wrote to its standard error, or why it could not start."""
+        return self[2]
+
+    @property
+    def ok(self) -> bool:
+        """It ran to its end and exited with 0."""
+        return self[0] == 0 and self.outcome is Outcome.EXITED
+
+    def check(self) -> Result[AnyStr]:
+        """The result itself if the command succeeded.
+
+        Raises:
+            CommandError: it did not.
+        """
+        if self.ok:
+            return self
+        raise CommandError(self._complaint(), self)
+
+    def _complaint(self) -> str:
+        mask = Masker(self._secrets)
+        if self.error is not None:
+            return one_line(mask(str(self.error)))
+        code, _, err = self
+        text = err if isinstance(err, str) else err.decode("utf-8", "backslashreplace")
+        how = f"died of signal {-code}" if code < 0 else f"exited with {code}"
+        tail = one_line(mask(text.strip()))[-TAIL_CHARACTERS:]
+        return f"{one_line(show_command(self.cmd, mask))} {how}" + (f": {tail}" if tail else "")
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(code={self[0]!r}, out={self[1]!r}, err={self[2]!r}, "
+            f"outcome={self.outcome.name}, pid={self.pid}, duration={self.duration:.3f})"
+        )

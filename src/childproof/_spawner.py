@@ -1,0 +1,259 @@
+"""The only module that touches C: start a child, signal it, reap it, close its descriptors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+try:
+    from childproof._native import ffi, lib
+except ImportError as error:
+    raise ImportError(
+        f"childproof's spawner could not be loaded: {error}. It needs a compiler when it is installed"
+        " from source, and cffi cannot be loaded in a subinterpreter that has a GIL of its own."
+    ) from error
+
+from childproof._command import MARK, Command
+
+_failed = lib.cp_init()
+if _failed:
+    raise ImportError(f"childproof could not register its fork handlers: {os.strerror(_failed)}")
+
+STDIN, STDOUT, STDERR = lib.CP_STDIN, lib.CP_STDOUT, lib.CP_STDERR
+_PIDFD = lib.CP_PIDFD
+SPAWNING, STARTED, FAILED = lib.CP_SPAWNING, lib.CP_STARTED, lib.CP_FAILED
+DIED, DISOWNED = lib.CP_DIED, lib.CP_DISOWNED
+
+STAGES = {
+    lib.CP_STAGE_NONE: "none",
+    lib.CP_STAGE_OPEN: "open",
+    lib.CP_STAGE_PIPE: "pipe",
+    lib.CP_STAGE_FORK: "fork",
+    lib.CP_STAGE_SIGNALS: "signals",
+    lib.CP_STAGE_SETSID: "setsid",
+    lib.CP_STAGE_CHDIR: "chdir",
+    lib.CP_STAGE_DUP: "dup",
+    lib.CP_STAGE_CLOSE_FDS: "close_fds",
+    lib.CP_STAGE_EXEC: "exec",
+}
+STARTS = {
+    "auto": lib.CP_START_AUTO,
+    "clone": lib.CP_START_CLONE,
+    "vfork": lib.CP_START_VFORK,
+    "fork": lib.CP_START_FORK,
+}
+CLOSINGS = {
+    "auto": lib.CP_CLOSE_AUTO,
+    "close_range": lib.CP_CLOSE_RANGE,
+    "proc": lib.CP_CLOSE_PROC,
+    "rlimit": lib.CP_CLOSE_RLIMIT,
+}
+FEATURES = {
+    "pidfd": lib.CP_DISABLE_PIDFD,
+    "pidfd_info": lib.CP_DISABLE_PIDFD_INFO,
+    "pidfd_group": lib.CP_DISABLE_PIDFD_GROUP,
+}
+_STDIO = {
+    "inherit": lib.CP_STDIO_INHERIT,
+    "null": lib.CP_STDIO_NULL,
+    "pipe": lib.CP_STDIO_PIPE,
+    "fd": lib.CP_STDIO_FD,
+    "path": lib.CP_STDIO_PATH,
+    "tempfile": lib.CP_STDIO_TEMPFILE,
+    "stdout": lib.CP_STDIO_STDOUT,
+}
+
+
+class Settings(NamedTuple):
+    """What is forced upon the spawner, from the environment.
+
+    Attributes:
+        start: ``CHILDPROOF_START``, one of `STARTS`.
+        closing: ``CHILDPROOF_CLOSE_FDS``, one of `CLOSINGS`.
+        disabled: ``CHILDPROOF_DISABLE``, any of `FEATURES`, separated by commas.
+    """
+
+    start: int
+    closing: int
+    disabled: int
+
+    @staticmethod
+    def read() -> Settings:
+        """From `os.environ`.
+
+        Raises:
+            ValueError: a value that does not exist, since a misspelt one would test nothing.
+        """
+
+        def choose(name: str, choices: dict[str, int], value: str) -> int:
+            if value not in choices:
+                raise ValueError(f"{name} has {value!r}; it must be one of {', '.join(choices)}")
+            return choices[value]
+
+        disabled = 0
+        for feature in os.environ.get("CHILDPROOF_DISABLE", "").split(","):
+            if feature:
+                disabled |= choose("CHILDPROOF_DISABLE", FEATURES, feature)
+        return Settings(
+            choose("CHILDPROOF_START", STARTS, os.environ.get("CHILDPROOF_START", "auto")),
+            choose("CHILDPROOF_CLOSE_FDS", CLOSINGS, os.environ.get("CHILDPROOF_CLOSE_FDS", "auto")),
+            disabled,
+        )
+
+
+settings = Settings.read()
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+# Before Linux 5.16 a core-dumping signal kills every process on the same memory, and without a
+# session of its own the child gets the terminal's SIGQUIT.
+_SHARED_FATE = _kernel() < (5, 16)
+
+
+class Child:
+    """One child process: its pid and pidfd, and the parent's ends of its pipes.
+
+    Everything it owns lies in one C struct, which exists before the first descriptor does and which
+    a finalizer written in C releases: no exception, however placed, leaks what a spawn has made.
+    Used by one thread at a time.
+    """
+
+    __slots__ = ("_c",)
+
+    def __init__(self) -> None:
+        self._c = ffi.gc(ffi.new("struct cp_child *"), lib.cp_child_release)
+        lib.cp_child_init(self._c)
+
+    def spawn(self, command: Command, token: bytes | None) -> bool:
+        """Start `command`; whether there is a child now. Does not wait for the exec.
+
+        Args:
+            command: what to start.
+            token: the value of the mark, or `None` for none.
+        """
+        request = ffi.new("struct cp_request *")
+        argv, candidates, environment = command.argv, command.candidates, command.environment
+        if token is None:
+            strings = b"\0".join((*argv, *candidates, b""))
+        else:
+            strings = b"\0".join((*argv, *candidates, MARK + b"=" + token, b""))
+            request.extra_envc = 1
+        # Python objects keep these bytes in place until the C call, which copies them, is over.
+        keep = [ffi.from_buffer(strings), ffi.from_buffer(environment.block)]
+        request.strings, request.env = keep
+        request.strings_size = len(strings)
+        request.argc = len(argv)
+        request.candidates = len(candidates)
+        request.env_size = len(environment.block)
+        request.envc = environment.count
+        if command.cwd is not None:
+            keep.append(ffi.from_buffer(command.cwd + b"\0"))
+            request.cwd = keep[-1]
+        for slot, stdio in enumerate((command.stdin, command.stdout, command.stderr)):
+            request.stdio[slot] = _STDIO[stdio.kind]
+            if stdio.fd >= 0:
+                request.stdio_fd[slot] = stdio.fd
+            if stdio.path is not None:
+                keep.append(ffi.from_buffer(stdio.path + b"\0"))
+                request.stdio_path[slot] = keep[-1]
+        request.start, request.closing, request.disabled = settings
+        if command.new_session:
+            request.flags = lib.CP_NEW_SESSION
+        elif _SHARED_FATE and request.start == lib.CP_START_AUTO:
+            request.start = lib.CP_START_FORK
+        return bool(lib.cp_spawn(self._c, request) == 0)
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 where no child was made, or it is not ours (a copy after a fork)."""
+        return int(self._c.pid)
+
+    @property
+    def state(self) -> int:
+        """`SPAWNING`, `STARTED`, `FAILED`, `DIED` or `DISOWNED`."""
+        return int(self._c.state)
+
+    @property
+    def stage(self) -> str:
+        """The step that failed, or in which the child died."""
+        return STAGES[self._c.stage]
+
+    @property
+    def errno(self) -> int:
+        """The errno of the step that failed."""
+        return int(self._c.error)
+
+    @property
+    def reaped(self) -> bool:
+        """Nobody has to wait for it any more."""
+        return bool(self._c.reaped)
+
+    @property
+    def pidfd(self) -> int:
+        """Readable when the child has ended; -1 where the kernel gave none."""
+        return int(self._c.fd[_PIDFD])
+
+    @property
+    def leads_group(self) -> bool:
+        """It was given a session and a process group of its own."""
+        return bool(self._c.group)
+
+    def fd(self, slot: int) -> int:
+        """The parent's end of the pipe in `slot`, or -1."""
+        return int(self._c.fd[slot])
+
+    def close(self, slot: int) -> None:
+        """Close the parent's end of the pipe in `slot`, once."""
+        lib.cp_close(self._c, slot)
+
+    def settle(self, dead: bool = False) -> int:
+        """The state, looked at anew while it is `SPAWNING`. `dead`: the child is known to be gone."""
+        return int(lib.cp_settle(self._c, dead))
+
+    def stuck_stage(self) -> str:
+        """The step that a child which has not exec'ed yet is in."""
+        return STAGES.get(lib.cp_stage_now(self._c), "exec")
+
+    def ended(self) -> int:
+        """1: it has ended and waits to be reaped; 0: it runs; -1: it is no child of ours now."""
+        return int(lib.cp_ended(self._c))
+
+    def reap(self) -> bool:
+        """Take its status if it has ended; whether it needs no more waiting."""
+        return bool(lib.cp_reap(self._c))
+
+    def status(self) -> int | None:
+        """Exit status, or -N for signal N; `None` when nobody can know it."""
+        c = self._c
+        if not c.status_known:
+            return None
+        return int(c.status if c.exited else -c.status)
+
+    def usage(self) -> tuple[float, float, int | None] | None:
+        """User and system seconds and peak bytes, as in `Usage`."""
+        c = self._c
+        if not c.has_usage:
+            return None
+        return c.user_s, c.system_s, c.max_rss_kib * 1024 if c.max_rss_kib > c.host_rss_kib else None
+
+    def signal(self, number: int) -> int:
+        """Signal the child, unless it was reaped. 0, or an errno."""
+        return int(lib.cp_signal(self._c, number))
+
+    def signal_group(self, number: int) -> int:
+        """Signal its process group, if it leads one that no stranger can have. 0, or an errno."""
+        return int(lib.cp_signal_group(self._c, number))
+
+    def release(self) -> None:
+        """Close what is open and forget the child. It may be called twice."""
+        lib.cp_child_release(self._c)
+
+
+def write(fd: int, data: Any) -> int:
+    """`os.write` that never raises SIGPIPE: the count, or -errno."""
+    view = ffi.from_buffer(data)
+    return int(lib.cp_write(fd, view, len(view)))
