@@ -73,6 +73,7 @@ class Command(NamedTuple):
     """One validated command. The attributes are the parameters of `run`, decided."""
 
     cmd: Any
+    input: Any
     argv: tuple[bytes, ...]
     candidates: tuple[bytes, ...]
     environment: Environment
@@ -364,6 +365,7 @@ def make_command(
         raise ValueError(f'leftovers must be "leave" or "kill", not {leftovers!r}')
     return Command(
         cmd,
+        input,
         argv,
         _candidates(argv[0], environment.path),
         environment,

@@ -33,6 +33,10 @@ class Whole:
             self._rest.write(data)
             self._first = b""
 
+    def skip(self, size: int) -> None:
+        """Nothing is ever skipped here."""
+        raise AssertionError(size)
+
     def parts(self) -> tuple[bytes, bytes]:
         """All there is, and nothing."""
         return (self._first if self._rest is None else self._rest.getvalue()), b""
@@ -66,6 +70,10 @@ class Ends:
             self._tail += data[-self._tail_size :]
             if len(self._tail) > 2 * self._tail_size:
                 del self._tail[: -self._tail_size]
+
+    def skip(self, size: int) -> None:
+        """`size` bytes that belong here were not worth reading."""
+        self._total += size
 
     def parts(self) -> tuple[bytes, bytes]:
         """Head and tail; what was between them is gone."""

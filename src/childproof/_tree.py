@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+from errno import EINVAL, ESRCH
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple
 
@@ -35,12 +36,14 @@ class Evidence(NamedTuple):
     Attributes:
         spawned_at: `time.monotonic` before the spawn.
         token: the mark, `None` where there is none.
-        pipes: links like ``pipe:[123]`` of the output pipes and the input pipe.
+        pipes: links like ``pipe:[123]`` of the output pipes and the input pipe, to their names.
+        secrets: what must not be logged of those that are killed.
     """
 
     spawned_at: float
     token: bytes | None
     pipes: dict[str, str]
+    secrets: tuple[str, ...]
 
 
 def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[dict[int, str], set[int]]:
@@ -57,8 +60,8 @@ def send(process: Process, number: int) -> int:
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError as error:
-        if error.errno in (3, 22):  # ESRCH; EINVAL is a process that is only a zombie thread
-            return 3
+        if error.errno in (ESRCH, EINVAL):  # EINVAL: that number is a thread's by now
+            return ESRCH
         return _send_checked(process, number, None)
     try:
         return _send_checked(process, number, pidfd)
@@ -70,16 +73,16 @@ def _send_checked(process: Process, number: int, pidfd: int | None) -> int:
     now = _procfs.read_process(process.pid)
     # A process keeps its start for good, and changes its parent only by losing it.
     if now is None or now.key != process.key:
-        return 3
+        return ESRCH
     if now.session != process.session and now.ppid != process.ppid and now.name != process.name:
-        return 3
+        return ESRCH
     try:
         if pidfd is None:
             os.kill(process.pid, number)
         else:
             signal.pidfd_send_signal(pidfd, number)
     except OSError as error:
-        return error.errno or 3
+        return error.errno or ESRCH
     return 0
 
 
@@ -96,6 +99,7 @@ class Tree:
         self._marked: set[Key] = set()
         self._asked: dict[int, Key] = {}
         self.commands: dict[Key, str] = {}
+        self.secrets = evidence.secrets
 
     @staticmethod
     def _started(child: Child, evidence: Evidence) -> int:
@@ -260,6 +264,6 @@ class Killing:
         for process in self._tree.signal(self._members, signal.SIGKILL):
             if process.key not in self._killed:
                 self._killed[process.key] = process
-                _journal.killed(self._tree.info(process))
+                _journal.killed(self._tree.info(process), self._tree.secrets)
         self._pause = min(2 * self._pause, 0.016)
         return now + self._pause

@@ -1,0 +1,504 @@
+"""The life of one command, without waiting.
+
+An `Exchange` registers the descriptors it wants to hear of, says when it must be woken, and takes
+readiness and time in. Whoever drives it does the waiting: `drive` below with one poll, others with
+one loop for many.
+
+    STARTING -> RUNNING -> LINGERING -> CLEARING -> NAMING -> DONE
+                   |                       ^
+                   +-- deadline -> GRACE --+
+
+STARTING   the child exists, its exec has not been seen. Input and output flow already.
+RUNNING    until the child has ended, not until its pipes have: either may come first.
+GRACE      the deadline has passed and the tree has been sent SIGTERM.
+LINGERING  the child has ended (it stays a zombie, which pins its pid and its group's) and somebody
+           else holds its pipes.
+CLEARING   SIGKILL for the tree, in passes.
+NAMING     the holders' names are being read in the background.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from enum import Enum
+from math import inf
+from signal import SIGCONT, SIGKILL, SIGTERM
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from childproof import _report
+from childproof._command import Command
+from childproof._feed import Feeder, make_feeder
+from childproof._report import Facts
+from childproof._output import Output
+from childproof._spawner import (
+    DIED,
+    DISOWNED,
+    FAILED,
+    SPAWNING,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Child,
+)
+
+if TYPE_CHECKING:
+    from childproof._holders import Search
+    from childproof._result import Holder, ProcessInfo, Result
+    from childproof._tree import Killing, Tree
+
+CLEARING_SECONDS = 0.6
+"""How long killing may take before survivors are reported; within the second that is promised."""
+
+NAMING_SECONDS = 0.1
+"""How long the end waits for the names of holders."""
+
+_IN, _OUT = select.POLLIN, select.POLLOUT
+
+
+class State(Enum):
+    """See the module."""
+
+    STARTING = 0
+    RUNNING = 1
+    GRACE = 2
+    LINGERING = 3
+    CLEARING = 4
+    NAMING = 5
+    DONE = 6
+
+
+class Registry(Protocol):
+    """What hears of descriptors; `select.poll` and `select.epoll` objects are such."""
+
+    def register(self, fd: int, eventmask: int, /) -> object:
+        """Report readiness of `fd` from now on."""
+
+    def unregister(self, fd: int, /) -> object:
+        """Do so no more."""
+
+
+class Exchange:
+    """See the module. Used by one thread.
+
+    Attributes:
+        wake_at: when `tick` must be called at the latest, on `time.monotonic`.
+        state: a `State`; when it is `State.DONE`, `result` gives the Result.
+    """
+
+    def __init__(self, command: Command, registry: Registry, began: float) -> None:
+        """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
+        self._command = command
+        self._registry = registry
+        self._began = began
+        self._deadline = began + command.timeout
+        self._child = Child()
+        self._token: bytes | None = None
+        self._outputs: list[Output] = []
+        self._open: dict[int, Output] = {}
+        self._feeder: Feeder | None = None
+        self._feed_fds: dict[int, int] = {}  # what is registered for it
+        self._spawned_at = began
+        self._respawned = False
+        self._check_pause = 0.02
+        self._check_at = inf
+        self._limit = self._deadline  # of the present state
+        self._timed_out = False
+        self._exited = False
+        self._tree: Tree | None = None
+        self._killing: Killing | None = None
+        self._search: Search | None = None
+        self._search_pipes: dict[str, str] = {}
+        self._held: tuple[Holder, ...] = ()
+        self._unreaped: tuple[ProcessInfo, ...] = ()
+        self._stuck_at = ""
+        self._result: Result[Any] | None = None
+        self.wake_at = self._deadline
+        self.state = State.STARTING
+
+    # ---- what a driver calls ----
+
+    def begin(self) -> None:
+        """Spawn, and register what is to be heard of."""
+        command = self._command
+        if command.mark:
+            self._token = _new_token(command.environment.mark)
+        if self._child.spawn(command, self._token):
+            self._listen()
+        else:
+            self._conclude()
+
+    def ready(self, fd: int) -> None:
+        """`fd` has something: data, room, an end or an error."""
+        output = self._open.get(fd)
+        if output is not None:
+            self._read(output)
+        elif fd in self._feed_fds:
+            self._feed(fd)
+        elif fd == self._child.pidfd and not self._exited:
+            self._on_exit(monotonic())
+        elif self._child.state == DISOWNED:
+            self._refuse_copy()
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`."""
+        if now >= self._check_at and not self._exited:
+            self._check(now)
+        if now < self._limit:
+            self._schedule()
+            return
+        if self.state in (State.STARTING, State.RUNNING):
+            self._expire(now)
+        elif self.state is State.GRACE:
+            self._clear(now)
+        elif self.state is State.LINGERING:
+            self._after_linger(now)
+        elif self.state is State.CLEARING:
+            self._step_killing(now)
+        elif self.state is State.NAMING:
+            self._step_naming(now)
+        self._schedule()
+
+    def result(self) -> Result[Any]:
+        """The Result, once `state` is DONE."""
+        assert self._result is not None
+        return self._result
+
+    def abort(self) -> None:
+        """Kill the tree and reap the child, whatever state this is in; for exceptions. Waits
+        `CLEARING_SECONDS` at most."""
+        if self._child.state == DISOWNED or self.state is State.DONE:
+            self._release()
+            return
+        try:
+            if self._child.pid > 0:
+                killing = self._make_killing(monotonic() + CLEARING_SECONDS)
+                poller = select.poll()
+                while (again := killing.step(monotonic())) is not None:
+                    poller.poll(max(again - monotonic(), 0) * 1000 + 1)
+                self._wait_for_end(monotonic() + 0.1)
+        finally:
+            self._release()
+
+    # ---- start ----
+
+    def _listen(self) -> None:
+        command, child, registry = self._command, self._child, self._registry
+        limit = command.max_output
+        for name, slot, stdio in (
+            ("stdout", STDOUT, command.stdout),
+            ("stderr", STDERR, command.stderr),
+        ):
+            if stdio.kind in ("pipe", "tempfile"):
+                output = Output(name, slot, limit)
+                self._outputs.append(output)
+                if stdio.kind == "pipe":
+                    output.fd = child.fd(slot)
+                    self._open[output.fd] = output
+                    registry.register(output.fd, _IN)
+        if command.feed is not None:
+            self._feeder = make_feeder(command.feed, child.fd(STDIN), command.encoding)
+            self._feed(-1)
+        if child.pidfd >= 0:
+            registry.register(child.pidfd, _IN)
+        else:
+            self._check_pause = 0.001
+        self._check_at = monotonic() + self._check_pause
+        self._schedule()
+
+    def _schedule(self) -> None:
+        check = inf if self._exited else self._check_at
+        self.wake_at = check if check < self._limit else self._limit
+
+    def _check(self, now: float) -> None:
+        """What no descriptor tells: that the exec has happened; without a pidfd, the end."""
+        child = self._child
+        if child.state == SPAWNING:
+            child.settle()
+            self.state = State.RUNNING if self.state is State.STARTING and child.state != SPAWNING else self.state
+        if child.pidfd < 0 and child.ended() != 0:
+            self._on_exit(now)
+        elif child.pidfd < 0 or child.state == SPAWNING:
+            self._check_pause = min(2 * self._check_pause, 0.05)
+            self._check_at = now + self._check_pause
+        else:
+            self._check_at = inf
+
+    # ---- input and output ----
+
+    def _feed(self, fd: int) -> None:
+        """Write what can be written now; hear of the descriptors that the next step needs."""
+        feeder = self._feeder
+        assert feeder is not None
+        self._guard(feeder.step, fd)
+        self._want_for_feed(feeder.fds)
+        if not feeder.fds:
+            self._stop_feeding()
+
+    def _want_for_feed(self, wanted: dict[int, int]) -> None:
+        for old, events in self._feed_fds.items():
+            if wanted.get(old) != events:
+                self._registry.unregister(old)
+        for new, events in wanted.items():
+            if self._feed_fds.get(new) != events:
+                self._registry.register(new, events)
+        self._feed_fds = dict(wanted)
+
+    def _stop_feeding(self) -> None:
+        if self._feeder is not None:
+            self._want_for_feed({})
+            self._feeder = None
+            self._child.close(STDIN)
+
+    def _read(self, output: Output) -> int:
+        """One read; the number of bytes, 0 when nothing came or the pipe has ended."""
+        try:
+            data = os.read(output.fd, output.read_bytes)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            if self._child.state == DISOWNED:
+                self._refuse_copy()
+            data = b""
+        if not data:
+            self._end_of(output)
+            return 0
+        output.sink.add(data)
+        if len(data) == output.read_bytes:
+            output.full_read()
+        if self._command.on_output is not None:
+            self._guard(self._command.on_output, output.name, data)
+        return len(data)
+
+    def _guard(self, function: Any, *args: Any) -> None:
+        """Call the caller's code; it may fork, and the copy must not go on."""
+        function(*args)
+        if self._child.state == DISOWNED:
+            self._refuse_copy()
+
+    def _refuse_copy(self) -> None:
+        raise RuntimeError("this is a forked copy of a process that runs a command: the command is not its own")
+
+    def _end_of(self, output: Output) -> None:
+        self._registry.unregister(output.fd)
+        del self._open[output.fd]
+        output.closed()
+        self._child.close(output.slot)
+        if self.state is State.LINGERING and not self._open:
+            self._after_linger(monotonic())
+        elif self._child.pidfd < 0 and not self._open:
+            self._check_pause = 0.0005  # it is about to end
+            self._check_at = monotonic()
+
+    def _read_what_is_there(self) -> None:
+        """All that is in the pipes now, and no more: somebody may go on writing for ever."""
+        for output in list(self._open.values()):
+            remaining = output.waiting_bytes()
+            while output.fd >= 0 and remaining > 0:
+                got = self._read(output)
+                if got == 0:
+                    break
+                remaining -= got
+            if output.fd >= 0 and remaining <= 0:
+                self._read(output)  # its end, if it has come
+
+    # ---- the child's end ----
+
+    def _on_exit(self, now: float) -> None:
+        child = self._child
+        self._exited = True
+        if child.pidfd >= 0:
+            self._registry.unregister(child.pidfd)
+        if child.settle(dead=True) == DIED and self._may_respawn():
+            self._respawn()
+            return
+        self._stop_feeding()
+        if self.state in (State.GRACE, State.CLEARING):
+            return
+        if child.state in (FAILED, DIED):
+            self._conclude()
+            return
+        self._read_what_is_there()
+        self.state = State.LINGERING
+        self._limit = min(now + self._command.linger, max(self._deadline, now))
+        if not self._open:
+            self._after_linger(now)
+        self._schedule()
+
+    def _may_respawn(self) -> bool:
+        """It was killed before its exec, as by the end of the thread that spawned it."""
+        fed = self._feeder is not None and not self._feeder.can_restart
+        again = not self._respawned and not fed and self._child.reap() and self._child.status() == -SIGKILL
+        return again and self.state is State.STARTING
+
+    def _respawn(self) -> None:
+        self._respawned = True
+        self._stop_feeding()
+        for output in list(self._open.values()):
+            self._end_of(output)
+        self._outputs.clear()
+        self._child.release()
+        self._child = Child()
+        self._exited = False
+        self.begin()
+
+    def _after_linger(self, now: float) -> None:
+        if self._command.kill_leftovers:
+            self._clear(now)
+        else:
+            self._finish(now)
+
+    # ---- the deadline ----
+
+    def _expire(self, now: float) -> None:
+        child = self._child
+        if child.ended() != 0:  # it made it
+            self._on_exit(now)
+            return
+        self._timed_out = True
+        if child.settle() == SPAWNING:
+            self._stuck_at = child.stuck_stage()
+        self._stop_feeding()
+        if self._command.grace == 0:
+            self._clear(now)
+            return
+        self.state = State.GRACE
+        self._limit = self._deadline + self._command.grace
+        tree = self._make_tree()
+        members = tree.members()
+        tree.signal(members, SIGTERM)
+        tree.signal(members, SIGCONT)
+        self._watch_grace(now)
+
+    def _watch_grace(self, now: float) -> None:
+        """The grace is over early when nobody of the tree is left: a shell dies at once, the server
+        that it started may want the time."""
+        self._limit = min(self._deadline + self._command.grace, now + 0.02)
+
+    # ---- killing ----
+
+    def _make_tree(self) -> Tree:
+        from childproof._tree import Evidence, Tree
+
+        if self._tree is None:
+            from childproof._holders import pipe_links
+
+            ends = {output.name: output.fd for output in self._open.values()}
+            if (stdin := self._child.fd(STDIN)) >= 0:
+                ends["stdin"] = stdin
+            token = self._token.rpartition(b":")[2] if self._token is not None else None
+            self._tree = Tree(
+                self._child,
+                Evidence(self._spawned_at, token, pipe_links(ends), self._command.secrets),
+            )
+        return self._tree
+
+    def _make_killing(self, give_up_at: float) -> Killing:
+        from childproof._tree import Killing
+
+        if self._killing is None:
+            self._killing = Killing(self._make_tree(), give_up_at)
+        return self._killing
+
+    def _clear(self, now: float) -> None:
+        """GRACE ends here too: either nobody is left, or its time is over."""
+        if self.state is State.GRACE and now < self._deadline + self._command.grace and (
+            self._make_tree().members()
+        ):
+            self._watch_grace(now)
+            return
+        self.state = State.CLEARING
+        self._make_killing(now + CLEARING_SECONDS)
+        self._step_killing(now)
+
+    def _step_killing(self, now: float) -> None:
+        assert self._killing is not None
+        again = self._killing.step(now)
+        if again is not None:
+            self._limit = again
+            return
+        if not self._exited and self._child.ended() == 0 and not self._killing.survivors:
+            self._limit = now + 0.002  # its end is under way
+            return
+        self._finish(now)
+
+    # ---- the end ----
+
+    def _finish(self, now: float) -> None:
+        """The child has ended, or has been given up; who holds the pipes?"""
+        if not self._exited and self._child.ended() != 0:
+            self._exited = True
+            if self._child.pidfd >= 0:
+                self._registry.unregister(self._child.pidfd)
+            self._child.settle(dead=True)
+        self._read_what_is_there()
+        if not self._open:
+            self._conclude()
+            return
+        from childproof._holders import Search, pipe_links
+
+        self._search_pipes = pipe_links({output.name: output.fd for output in self._open.values()})
+        self._search = Search(self._search_pipes, self._child.pid if self._child.leads_group else None)
+        self.state = State.NAMING
+        self._deadline_of_names = now + NAMING_SECONDS
+        self._step_naming(now)
+
+    def _step_naming(self, now: float) -> None:
+        assert self._search is not None
+        if not self._search.answered() and now < self._deadline_of_names:
+            self._limit = now + 0.001
+            return
+        self._held = self._search.holders(self._search_pipes)
+        self._conclude()
+
+    def _wait_for_end(self, until: float) -> None:
+        """For `abort` alone, which has nobody to drive it."""
+        while self._child.ended() == 0 and monotonic() < until:
+            select.poll().poll(1)
+
+    def _conclude(self) -> None:
+        """Reap, hand over what must go on, and put the Result together."""
+        child, command = self._child, self._command
+        for output in self._outputs:
+            if output.fd < 0 and child.fd(output.slot) >= 0:
+                output.read_file(child.fd(output.slot), command.max_output)
+                child.close(output.slot)
+        survivors: tuple[ProcessInfo, ...] = self._killing.survivors if self._killing else ()
+        if child.pid > 0 and not child.reap():
+            survivors = _report.with_child(survivors, child.pid)
+        facts = Facts(
+            command=command,
+            child=child,
+            began=self._began,
+            timed_out=self._timed_out,
+            stuck_at=self._stuck_at,
+            outputs=self._outputs,
+            held=self._held,
+            killed=self._killing.killed if self._killing else (),
+            survivors=survivors,
+        )
+        self._result = _report.make_result(facts)
+        self._release()
+        self.state = State.DONE
+
+    def _release(self) -> None:
+        """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
+        child = self._child
+        self._feeder = None
+        child.close(STDIN)
+        for output in self._open.values():
+            output.closed()
+        pipes = bool(self._open)
+        self._open.clear()
+        if child.state != DISOWNED and child.pid > 0 and (pipes or not child.reap()):
+            from childproof._janitor import janitor
+
+            janitor.adopt(child)
+        else:
+            child.release()
+
+
+def _new_token(outer: bytes | None) -> bytes:
+    token = os.urandom(8).hex().encode()
+    return token if outer is None else outer + b":" + token

@@ -1,0 +1,199 @@
+"""From the facts of one command to its `Result`: codes, outcomes and sentences."""
+
+from __future__ import annotations
+
+import os
+from errno import (
+    EAGAIN,
+    ECHILD,
+    EMFILE,
+    ENFILE,
+    ENOENT,
+    ENOMEM,
+    ENOTDIR,
+    ETIMEDOUT,
+)
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from childproof import _journal
+from childproof._errors import SpawnError
+from childproof._result import Holder, Outcome, ProcessInfo, Result, Usage
+from childproof._spawner import DIED, FAILED
+from childproof._text import Masker, one_line, show_command
+
+if TYPE_CHECKING:
+    from childproof._command import Command
+    from childproof._output import Output
+    from childproof._spawner import Child
+
+TIMED_OUT, OTHER, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 126, 127
+
+
+class Facts(NamedTuple):
+    """What an exchange knows when it is over.
+
+    Attributes:
+        command: what was to run.
+        child: reaped, if it could be; `None` if none was ever made.
+        began: when the call began, on `time.monotonic`.
+        timed_out: the deadline came before the child's end.
+        stuck_at: the step before the exec in which the deadline found it, or ``""``.
+        outputs: the captured streams.
+        held, killed, survivors: as in `Result`.
+    """
+
+    command: Command
+    child: Child | None
+    began: float
+    timed_out: bool
+    stuck_at: str
+    outputs: list[Output]
+    held: tuple[Holder, ...]
+    killed: tuple[ProcessInfo, ...]
+    survivors: tuple[ProcessInfo, ...]
+
+
+def _spawn_error(command: Command, number: int, name: str, stage: str, sentence: str) -> SpawnError:
+    return SpawnError(number, os.strerror(number), name, stage, one_line(Masker(command.secrets)(sentence)))
+
+
+def _path_at(command: Command, stage: str) -> str:
+    """The thing that the failed stage was about."""
+    if stage == "chdir" and command.cwd is not None:
+        return os.fsdecode(command.cwd)
+    if stage == "open":
+        paths = [s.path for s in (command.stdin, command.stdout, command.stderr) if s.path is not None]
+        if len(paths) == 1:
+            return os.fsdecode(paths[0])
+    return os.fsdecode(command.argv[0])
+
+
+def _interpreter_is_missing(command: Command) -> bool:
+    """ENOENT for a file that exists: its ``#!`` interpreter, or its loader, does not."""
+    for candidate in command.candidates:
+        path = os.path.join(command.cwd, candidate) if command.cwd is not None else candidate
+        if os.path.exists(path):
+            return True
+    return False
+
+
+def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
+    """Code and error of a child that did not exec."""
+    stage, number = child.stage, child.errno
+    name = _path_at(command, stage)
+    why = os.strerror(number)
+    code = OTHER
+    if stage == "exec" and number in (ENOENT, ENOTDIR):
+        code = NOT_FOUND
+        if number == ENOENT and _interpreter_is_missing(command):
+            code, why = NOT_EXECUTABLE, f"{why} (the file exists; its interpreter or loader does not)"
+    elif stage == "exec" and number not in (EAGAIN, ENOMEM, EMFILE, ENFILE):
+        code = NOT_EXECUTABLE
+    shown = show_command((os.fsdecode(command.argv[0]),), Masker(command.secrets))
+    what = f"cannot start {shown}: {stage}: {why}"
+    if name != os.fsdecode(command.argv[0]):
+        what += f": {name!r}"
+    return code, _spawn_error(command, number, name, stage, what)
+
+
+def _death(command: Command, child: Child) -> SpawnError:
+    """A child that was killed on its way to the exec."""
+    status = child.status()
+    how = f"died of signal {-status}" if status is not None and status < 0 else "ended"
+    name = os.fsdecode(command.argv[0])
+    sentence = f"cannot start {name}: pid {child.pid} {how} at {child.stage}, before its exec"
+    return _spawn_error(command, ECHILD, name, child.stage, sentence)
+
+
+def _deadline(command: Command, stuck_at: str, survivors: tuple[ProcessInfo, ...]) -> SpawnError:
+    stage = stuck_at or "run"
+    where = f", still at {stuck_at}" if stuck_at else ""
+    shown = show_command(command.cmd, Masker(command.secrets))
+    sentence = f"timed out after {command.timeout:g} s{where}: {shown}"
+    if survivors:
+        sentence += "; could not be killed: " + ", ".join(f"pid {info.pid}" for info in survivors)
+    return _spawn_error(command, ETIMEDOUT, os.fsdecode(command.argv[0]), stage, sentence)
+
+
+def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
+    command, child = facts.command, facts.child
+    if child is not None and child.state == FAILED and not facts.timed_out:
+        code, error = _failure(command, child)
+        return code, Outcome.NOT_STARTED, error
+    if child is not None and child.state == DIED and not facts.timed_out:
+        return OTHER, Outcome.NOT_STARTED, _death(command, child)
+    if facts.timed_out or child is None:
+        error = _deadline(command, facts.stuck_at, facts.survivors)
+        if facts.stuck_at == "close_fds":  # a loop too long to finish is no fault of the program
+            return OTHER, Outcome.NOT_STARTED, error
+        return TIMED_OUT, Outcome.TIMED_OUT, error
+    status = child.status()
+    if status is None:
+        name = os.fsdecode(command.argv[0])
+        sentence = f"the status of pid {child.pid} ({name}) was taken by somebody else's wait, and is lost"
+        return OTHER, Outcome.STATUS_LOST, _spawn_error(command, ECHILD, name, "wait", sentence)
+    return status, Outcome.SIGNALED if status < 0 else Outcome.EXITED, None
+
+
+def _decode(command: Command, data: bytes) -> str:
+    try:
+        return data.decode(command.encoding, command.errors)
+    except (UnicodeError, ValueError):  # a strict handler: what was read is returned all the same
+        return data.decode(command.encoding, "backslashreplace")
+
+
+def _text_of(command: Command, output: Output | None) -> Any:
+    """What one stream gives to the Result."""
+    if output is None:
+        return "" if command.text else b""
+    head, tail = output.sink.parts()
+    if not command.text:
+        data = head + tail if tail else head
+        return data.strip() if command.strip else data
+    # Apart, since half a character at the end of the one and half of another would make a third.
+    text = _decode(command, head)
+    if tail:
+        text += _decode(command, tail)
+    return text.strip() if command.strip else text
+
+
+def make_result(facts: Facts) -> Result[Any]:
+    """Put it together, and log it."""
+    command, child = facts.command, facts.child
+    code, outcome, error = _verdict(facts)
+    by_name = {output.name: output for output in facts.outputs}
+    out = _text_of(command, by_name.get("stdout"))
+    err = _text_of(command, by_name.get("stderr"))
+    if outcome is Outcome.NOT_STARTED and not err:
+        err = str(error) if command.text else str(error).encode("utf-8", "surrogateescape")
+    used = child.usage() if child is not None and outcome is not Outcome.NOT_STARTED else None
+    result: Result[Any] = Result(
+        code,
+        out,
+        err,
+        cmd=command.cmd,
+        pid=child.pid if child is not None else 0,
+        outcome=outcome,
+        duration=monotonic() - facts.began,
+        usage=Usage(*used) if used is not None else None,
+        truncated=any(output.sink.truncated for output in facts.outputs),
+        held=facts.held,
+        killed=facts.killed,
+        survivors=facts.survivors,
+        error=error,
+        _secrets=command.secrets,
+    )
+    _journal.finished(result, command.input, command.secrets)
+    return result
+
+
+def with_child(survivors: tuple[ProcessInfo, ...], pid: int) -> tuple[ProcessInfo, ...]:
+    """`survivors`, among them the child that could not be reaped."""
+    if any(info.pid == pid for info in survivors):
+        return survivors
+    from childproof._procfs import read_process
+
+    process = read_process(pid)
+    info = process.info() if process else ProcessInfo(pid, os.getpid(), "[unknown]", "?")
+    return (info, *survivors)

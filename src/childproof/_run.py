@@ -1,0 +1,233 @@
+"""`run`: one command, driven with one poll."""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections.abc import Mapping, Sequence
+from math import ceil, inf
+from os import PathLike, fsdecode
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from childproof._command import make_command
+from childproof._exchange import Exchange, State
+from childproof._report import Facts, make_result
+
+if TYPE_CHECKING:
+    from childproof._command import Command, OnOutput
+    from childproof._result import Result
+
+Word = str | bytes | PathLike[str] | PathLike[bytes]
+Cmd = str | Sequence[Word]
+
+MOST_SECONDS = 86400.0
+"""The longest single wait: poll(2) takes an int of milliseconds."""
+
+
+def _drive(exchange: Exchange, poller: select.poll) -> None:
+    """Wait for what `exchange` wants until it is done."""
+    while exchange.state is not State.DONE:
+        now = monotonic()
+        wake_at = exchange.wake_at
+        if now < wake_at:
+            # Rounded up: a wait that ends early by a fraction would spin through the last one.
+            events = poller.poll(None if wake_at == inf else ceil(min(wake_at - now, MOST_SECONDS) * 1000))
+            for fd, _ in events:
+                exchange.ready(fd)
+            if events:
+                continue
+            now = monotonic()
+        exchange.tick(now)
+
+
+def _execute(command: Command, began: float) -> Result[Any]:
+    if command.timeout == 0:
+        return make_result(Facts(command, None, began, True, "", [], (), (), ()))
+    argv = [fsdecode(word) for word in command.argv]
+    cwd = None if command.cwd is None else fsdecode(command.cwd)
+    sys.audit("subprocess.Popen", argv[0], argv, cwd, command.env)
+    poller = select.poll()
+    exchange = Exchange(command, poller, began)
+    try:
+        exchange.begin()
+        _drive(exchange, poller)
+    except BaseException:
+        exchange.abort()
+        raise
+    return exchange.result()
+
+
+@overload
+def run(
+    cmd: Cmd,
+    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: float | None = None,
+    *,
+    stdin: Any = None,
+    stdout: Any = "capture",
+    stderr: Any = "capture",
+    grace: float = 0.0,
+    linger: float = 0.5,
+    leftovers: Literal["leave", "kill"] = "leave",
+    mark: bool = True,
+    max_output: int | None = None,
+    text: Literal[True] = True,
+    encoding: str = "utf-8",
+    errors: str = "backslashreplace",
+    strip: bool = True,
+    merge: bool = False,
+    on_output: OnOutput | None = None,
+    check: bool = False,
+    secrets: Sequence[str] = (),
+    cwd: Word | None = None,
+    env: Mapping[Any, Any] | None = None,
+    new_session: bool = True,
+) -> Result[str]: ...
+
+
+@overload
+def run(
+    cmd: Cmd,
+    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: float | None = None,
+    *,
+    stdin: Any = None,
+    stdout: Any = "capture",
+    stderr: Any = "capture",
+    grace: float = 0.0,
+    linger: float = 0.5,
+    leftovers: Literal["leave", "kill"] = "leave",
+    mark: bool = True,
+    max_output: int | None = None,
+    text: Literal[False],
+    encoding: str = "utf-8",
+    errors: str = "backslashreplace",
+    strip: bool = True,
+    merge: bool = False,
+    on_output: OnOutput | None = None,
+    check: bool = False,
+    secrets: Sequence[str] = (),
+    cwd: Word | None = None,
+    env: Mapping[Any, Any] | None = None,
+    new_session: bool = True,
+) -> Result[bytes]: ...
+
+
+@overload
+def run(
+    cmd: Cmd,
+    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: float | None = None,
+    *,
+    stdin: Any = None,
+    stdout: Any = "capture",
+    stderr: Any = "capture",
+    grace: float = 0.0,
+    linger: float = 0.5,
+    leftovers: Literal["leave", "kill"] = "leave",
+    mark: bool = True,
+    max_output: int | None = None,
+    text: bool,
+    encoding: str = "utf-8",
+    errors: str = "backslashreplace",
+    strip: bool = True,
+    merge: bool = False,
+    on_output: OnOutput | None = None,
+    check: bool = False,
+    secrets: Sequence[str] = (),
+    cwd: Word | None = None,
+    env: Mapping[Any, Any] | None = None,
+    new_session: bool = True,
+) -> Result[Any]: ...
+
+
+def run(
+    cmd: Cmd,
+    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: float | None = None,
+    *,
+    stdin: Any = None,
+    stdout: Any = "capture",
+    stderr: Any = "capture",
+    grace: float = 0.0,
+    linger: float = 0.5,
+    leftovers: Literal["leave", "kill"] = "leave",
+    mark: bool = True,
+    max_output: int | None = None,
+    text: bool = True,
+    encoding: str = "utf-8",
+    errors: str = "backslashreplace",
+    strip: bool = True,
+    merge: bool = False,
+    on_output: OnOutput | None = None,
+    check: bool = False,
+    secrets: Sequence[str] = (),
+    cwd: Word | None = None,
+    env: Mapping[Any, Any] | None = None,
+    new_session: bool = True,
+) -> Result[Any]:
+    """Run a command and hand back ``(code, out, err)``. Whatever happens to the command is in the
+    Result; it never hangs, and it leaves no descriptor and no zombie behind.
+
+    Args:
+        cmd: a str goes to ``/bin/sh -c``; a sequence of str, bytes or path-like is executed as it
+            is, searched for in PATH, without a shell.
+        input: what the child reads: str, bytes-like, or a file object. A regular file becomes its
+            stdin itself; another object with a ``fileno()`` is polled and read without blocking
+            (the descriptor, not what Python has buffered of it); any other ``.read`` is called in
+            this thread, and while it blocks the deadline waits. A child that does not read it is
+            no error. `None`: nothing.
+        timeout: seconds, over everything from spawn to reap; `None` or -1: none; 0: nothing is
+            started, and the code is 124. At the deadline the whole tree is killed.
+        stdin: ``"null"`` (the default), ``"inherit"``, a path, a descriptor, or a file.
+        stdout: ``"capture"``, ``"null"``, ``"inherit"``, a path (created or emptied), a descriptor,
+            a file, or ``"file"``: captured through an unlinked file, for which nobody can block,
+            delay or get SIGPIPE. A file is read when the command is over.
+        stderr: likewise.
+        grace: seconds between SIGTERM (then SIGCONT) and SIGKILL at the deadline; 0: SIGKILL at
+            once. It ends early when nobody of the tree is left.
+        linger: seconds to go on reading after the child has exited while somebody else still holds
+            its pipes. What was in them at its exit is always read. The deadline cuts it; the
+            outcome is then the child's own.
+        leftovers: processes that outlive the child: ``"leave"``: they live on, and a daemon thread
+            discards what they write as long as this process lives; after it their next write gets
+            EPIPE or SIGPIPE, so give a service a file. ``"kill"``: they are killed.
+        mark: put the variable ``CHILDPROOF_RUN``, a random token a run, into the child's
+            environment, by which processes that escaped are found. Never when `env` is given.
+        max_output: bytes kept of each stream, the first half and the last; reading goes on.
+        text: decode the output; `False` gives bytes.
+        encoding: of output, and of `input` if it is a str.
+        errors: how to decode what is no `encoding`. Decoding never raises: where ``"strict"`` would,
+            backslashes are put in.
+        strip: take white space off both ends of the output.
+        merge: stderr goes where stdout goes.
+        on_output: called with ``("stdout" or "stderr", bytes)`` as it comes, in this thread; what it
+            raises propagates after the tree was killed and reaped.
+        check: raise unless the command succeeded.
+        secrets: strings that become ``***`` in the log and in the texts of errors.
+        cwd: the child's working directory.
+        env: the child's whole environment; `None`: this process's.
+        new_session: make the child leader of a session of its own (setsid(2)), so that its group
+            can be killed at once and the terminal's signals do not reach it.
+
+    Returns:
+        A `Result`: a tuple of code, out and err, with more attributes. The code is the exit status;
+        -N for signal N; 124 for a deadline; 127 not found; 126 not executable; 125 for another
+        failure to start, or when somebody else took the status.
+
+    Raises:
+        TypeError, ValueError: the call is wrong; nothing was started.
+        CommandError: with `check`, the command did not succeed.
+        BaseException: what an audit hook, `on_output`, ``input.read`` or a signal handler raised,
+            after the tree has been killed and reaped.
+
+    `sys.audit` event ``subprocess.Popen`` with executable, args, cwd, env.
+    """
+    began = monotonic()
+    command = make_command(
+        cmd, input, timeout, stdin, stdout, stderr, grace, linger, leftovers, mark, max_output,
+        text, encoding, errors, strip, merge, on_output, secrets, cwd, env, new_session,
+    )
+    result = _execute(command, began)
+    return result.check() if check else result

@@ -1,0 +1,43 @@
+"""The programs that the tests run: ``python children.py NAME ARGUMENT...``.
+
+Started with -S -E, so that they start fast. A test sees to it that each is used.
+"""
+
+import os
+import sys
+import time
+
+
+def fds() -> None:
+    """Print the descriptors that are open, one line each, with what they are."""
+    for fd in range(0, 1 << 20) if not os.path.exists("/proc/self/fd") else sorted(map(int, os.listdir("/proc/self/fd"))):
+        try:
+            print(fd, os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            pass
+
+
+def daemon(seconds: str) -> None:
+    """Double-fork into a session of its own, print the daemon's pid, keep stdout."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    time.sleep(float(seconds))
+
+
+def flood_then_hold(size: str, seconds: str) -> None:
+    """Leave a grandchild that holds stdout silently; write `size` bytes and exit."""
+    if os.fork() == 0:
+        time.sleep(float(seconds))
+        os._exit(0)
+    os.write(1, b"x" * int(size))
+    os._exit(0)
+
+
+PROGRAMS = {function.__name__: function for function in (fds, daemon, flood_then_hold)}
+
+if __name__ == "__main__":
+    PROGRAMS[sys.argv[1]](*sys.argv[2:])
