@@ -58,13 +58,13 @@ class Environment(NamedTuple):
 
     Attributes:
         block: ``NAME=value`` strings, each with its NUL, without the mark of an outer run.
-        count: how many.
+        size: how many.
         path: the value of PATH, or `None`.
         mark: the value of the outer runs' mark, or `None`.
     """
 
     block: bytes
-    count: int
+    size: int
     path: bytes | None
     mark: bytes | None
 

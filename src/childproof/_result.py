@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, AnyStr, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from childproof._errors import CommandError
 from childproof._text import Masker, one_line, show_command
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 TAIL_CHARACTERS = 400
 """How much of the error output a `CommandError` quotes."""
+
+# Bound, not constrained as `typing.AnyStr`: type checkers repeat the body of the class for each
+# constraint, and then refuse a tuple as its base.
+Text = TypeVar("Text", bound=str | bytes)
 
 
 class Outcome(enum.Enum):
@@ -82,7 +86,7 @@ class Holder(NamedTuple):
         return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
 
 
-class Result(tuple[int, AnyStr, AnyStr], Generic[AnyStr]):
+class Result(tuple[int, Text, Text], Generic[Text]):
     """``code, out, err = result``, and what else is known.
 
     Attributes:
@@ -110,14 +114,14 @@ class Result(tuple[int, AnyStr, AnyStr], Generic[AnyStr]):
     error: SpawnError | None
     _secrets: tuple[str, ...]
 
-    def __new__(cls, code: int, out: AnyStr, err: AnyStr, **facts: Any) -> Result[AnyStr]:
+    def __new__(cls, code: int, out: Text, err: Text, **facts: Any) -> Result[Text]:
         """Made by childproof only; `facts` are the attributes."""
         self = tuple.__new__(cls, (code, out, err))
         self.__dict__.update(facts)
         return self
 
-    def __getnewargs__(self) -> tuple[int, AnyStr, AnyStr]:  # type: ignore[override]  # as pickle calls __new__
-        return tuple(self)
+    def __getnewargs__(self) -> tuple[int, Text, Text]:
+        return self[0], self[1], self[2]  # what pickle gives to __new__
 
     @property
     def code(self) -> int:
@@ -125,12 +129,12 @@ class Result(tuple[int, AnyStr, AnyStr], Generic[AnyStr]):
         return self[0]
 
     @property
-    def out(self) -> AnyStr:
+    def out(self) -> Text:
         """What the command wrote to its standard output."""
         return self[1]
 
     @property
-    def err(self) -> AnyStr:
+    def err(self) -> Text:
         """What the command wrote to its standard error, or why it could not start."""
         return self[2]
 
@@ -139,7 +143,7 @@ class Result(tuple[int, AnyStr, AnyStr], Generic[AnyStr]):
         """It ran to its end and exited with 0."""
         return self[0] == 0 and self.outcome is Outcome.EXITED
 
-    def check(self) -> Result[AnyStr]:
+    def check(self) -> Result[Text]:
         """The result itself if the command succeeded.
 
         Raises:

@@ -149,7 +149,7 @@ class Child:
         request.argc = len(argv)
         request.candidates = len(candidates)
         request.env_size = len(environment.block)
-        request.envc = environment.count
+        request.envc = environment.size
         if command.cwd is not None:
             keep.append(ffi.from_buffer(command.cwd + b"\0"))
             request.cwd = keep[-1]
