@@ -144,6 +144,14 @@ void cp_child_release(struct cp_child *child);
  * stage and error, nothing left open. All signals are blocked meanwhile. */
 int cp_spawn(struct cp_child *child, const struct cp_request *request);
 
+/* SIGKILL for a child whose exec a CP_START_VFORK spawn waits for. The one
+ * function that may be called while another thread is in cp_spawn with the
+ * same child. 0 or an errno. */
+int cp_kill_suspended(const struct cp_child *child);
+
+/* Does CP_START_AUTO suspend the caller on this machine? */
+int cp_auto_suspends(void);
+
 /* Has it exec'ed? Moves CP_SPAWNING on once that is known and frees the
  * block. `dead`: the caller knows that the child is gone. Never blocks. */
 int cp_settle(struct cp_child *child, int dead);

@@ -155,6 +155,15 @@ int cp_reap(struct cp_child *child)
     return 1;
 }
 
+/* The kernel stores the pidfd before it suspends the spawning thread. */
+int cp_kill_suspended(const struct cp_child *child)
+{
+    int pidfd = *(const volatile int *)&child->fd[CP_PIDFD];
+    if (pidfd < 0)
+        return ESRCH;
+    return (int)-cp_raw4(SYS_pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+}
+
 int cp_signal(const struct cp_child *child, int number)
 {
     if (child->pid <= 0 || child->reaped)

@@ -387,6 +387,11 @@ static int start_child(struct cp_child *child, const struct cp_request *request,
     return error;
 }
 
+int cp_auto_suspends(void)
+{
+    return !CP_RAW_ASM;
+}
+
 int cp_spawn(struct cp_child *child, const struct cp_request *request)
 {
     uint64_t all = ~(uint64_t)0, mask;

@@ -39,10 +39,15 @@ def children() -> set[int]:
     return {process.pid for process in _procfs.table().values() if process.ppid == os.getpid()}
 
 
-def dispositions() -> list[str]:
+LIBC_SIGNALS = 1 << 31 | 1 << 32
+"""32 and 33, which glibc takes for itself when the first thread starts."""
+
+
+def dispositions() -> dict[str, int]:
     """What this process blocks, ignores and handles, as the kernel sees it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return [line for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    wanted = ("SigBlk:", "SigIgn:", "SigCgt:")
+    return {line[0]: int(line[1], 16) & ~LIBC_SIGNALS for line in lines if line[0] in wanted}
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:

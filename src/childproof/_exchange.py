@@ -41,6 +41,7 @@ from childproof._spawner import (
     STDIN,
     STDOUT,
     Child,
+    spawn_suspends,
 )
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Exchange:
         command = self._command
         if command.mark:
             self._token = _new_token(command.environment.mark)
-        if self._child.spawn(command, self._token):
+        if self._spawn():
             self._listen()
         else:
             self._conclude()
@@ -182,6 +183,26 @@ class Exchange:
             self._release()
 
     # ---- start ----
+
+    def _spawn(self) -> bool:
+        if not spawn_suspends() or self._deadline == inf:
+            return self._child.spawn(self._command, self._token)
+        # This thread sleeps until the exec: another must kill a child whose exec is stuck.
+        from threading import Timer
+
+        def expire() -> None:
+            self._timed_out = True
+            self._child.kill_suspended()
+
+        timer = Timer(max(self._deadline - monotonic(), 0), expire)
+        timer.start()
+        try:
+            return self._child.spawn(self._command, self._token)
+        finally:
+            timer.cancel()
+            timer.join()
+            if self._timed_out:
+                self._stuck_at = self._child.stuck_stage()
 
     def _listen(self) -> None:
         command, child, registry = self._command, self._child, self._registry
@@ -353,11 +374,11 @@ class Exchange:
 
     def _expire(self, now: float) -> None:
         child = self._child
-        if child.ended() != 0:  # it made it
+        if child.ended() != 0 and not self._timed_out:  # it made it
             self._on_exit(now)
             return
         self._timed_out = True
-        if child.settle() == SPAWNING:
+        if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
         self._stop_feeding()
         if self._command.grace == 0:

@@ -114,6 +114,18 @@ def _kernel() -> tuple[int, int]:
 _SHARED_FATE = _kernel() < (5, 16)
 
 
+def spawn_suspends() -> bool:
+    """Whether `Child.spawn` sleeps until the exec, where no deadline reaches it."""
+    return settings.start == lib.CP_START_VFORK or (
+        settings.start == lib.CP_START_AUTO and bool(lib.cp_auto_suspends())
+    )
+
+
+def has_pidfd() -> bool:
+    """Whether pidfds may be used."""
+    return hasattr(os, "pidfd_open") and not settings.disabled & lib.CP_DISABLE_PIDFD
+
+
 class Child:
     """One child process: its pid and pidfd, and the parent's ends of its pipes.
 
@@ -166,6 +178,10 @@ class Child:
         elif _SHARED_FATE and request.start == lib.CP_START_AUTO:
             request.start = lib.CP_START_FORK
         return bool(lib.cp_spawn(self._c, request) == 0)
+
+    def kill_suspended(self) -> None:
+        """SIGKILL for a child whose exec holds up `spawn` in another thread."""
+        lib.cp_kill_suspended(self._c)
 
     @property
     def pid(self) -> int:

@@ -20,12 +20,10 @@ from childproof import _journal, _procfs
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
 from childproof._result import ProcessInfo
-from childproof._spawner import FEATURES, Child, settings
+from childproof._spawner import Child, has_pidfd
 
 NAMES_SECONDS = 0.1
 """How long killing waits for command lines and marks, which may block."""
-
-_HAS_PIDFD = hasattr(os, "pidfd_open") and not settings.disabled & FEATURES["pidfd"]
 
 Key = tuple[int, int]
 
@@ -55,7 +53,7 @@ def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[
 
 def send(process: Process, number: int) -> int:
     """Signal `process` if it still is that process. 0, or an errno."""
-    if not _HAS_PIDFD:
+    if not has_pidfd():
         return _send_checked(process, number, None)
     try:
         pidfd = os.pidfd_open(process.pid)

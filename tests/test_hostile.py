@@ -1,0 +1,254 @@
+"""Commands that hang, flood, hide and refuse to die: `run` comes back when it promised to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
+from forcing import every_way  # noqa: F401  # a fixture
+
+import childproof
+from childproof import Outcome, _procfs
+
+
+def took_less_than(seconds: float, since: float) -> bool:
+    """With the slack that every bound has here."""
+    return time.monotonic() - since < seconds + SLACK_SECONDS
+
+
+# ---- somebody holds the pipe ----
+
+
+@pytest.mark.usefixtures("every_way")
+def test_a_holder_does_not_hold_the_call() -> None:
+    """The child's exit ends the call, `held` names who has the pipes, and it lives on."""
+    began = time.monotonic()
+    result = childproof.run("sleep 600 & echo start ok")
+    assert took_less_than(0.5 + 1, began)
+    assert result == (0, "start ok", "")
+    assert result.outcome is Outcome.EXITED
+    (holder,) = result.held
+    try:
+        assert holder.command == "sleep 600"
+        assert (holder.fds, holder.streams) == ((1, 2), ("stdout", "stderr"))
+        assert not holder.escaped
+        assert is_alive(holder.pid)
+        assert _procfs.read_process(result.pid) is None, "a zombie"
+    finally:
+        stop(holder.pid)
+
+
+@pytest.mark.usefixtures("every_way")
+def test_leftovers_can_be_killed() -> None:
+    """With leftovers="kill" whoever outlives the child is dead at the return."""
+    result = childproof.run("sleep 600 & echo $!", leftovers="kill")
+    assert result.outcome is Outcome.EXITED
+    assert not result.held
+    pid = int(result.out)
+    assert [info.pid for info in result.killed] == [pid]
+    assert not is_alive(pid)
+
+
+def test_leftovers_without_our_pipes_are_killed_at_once() -> None:
+    """Nobody lingers for a leftover that holds no pipe."""
+    result = childproof.run("sleep 600 >/dev/null 2>&1 & echo $!", leftovers="kill", linger=600)
+    assert not is_alive(int(result.out))
+    assert [info.command for info in result.killed] == ["sleep 600"]
+
+
+def test_what_was_written_before_the_exit_arrives_whole() -> None:
+    """64 KiB written just before the exit are read although a holder lives, and linger is 0."""
+    result = childproof.run(program("flood_then_hold", 65536, 600), linger=0)
+    assert len(result.out) == 65536
+    for holder in result.held:
+        stop(holder.pid)
+
+
+def test_a_flooding_holder_does_not_hold_the_call() -> None:
+    """A holder that writes without end does not extend the linger, and memory is bounded."""
+    began = time.monotonic()
+    result = childproof.run("yes & echo $!", max_output=1000, linger=0.2)
+    assert took_less_than(1.2, began)
+    assert result.truncated
+    pid = int(result.out.split()[0]) if result.out.split()[0].isdigit() else result.held[0].pid
+    assert is_alive(pid), "drained, not killed by SIGPIPE"
+    stop(pid)
+
+
+def test_a_holder_that_writes_later_lives() -> None:
+    """What a leftover writes after the return is taken from it and discarded."""
+    result = childproof.run("(sleep 1; head -c 1000000 /dev/zero; echo done > $0) & echo ok", linger=0)
+    assert result.out == "ok"
+    assert result.held
+    result = childproof.run(["sh", "-c", "(head -c 1000000 /dev/zero && sleep 600) & sleep 0.1"], linger=0)
+    holder = max(result.held, key=lambda h: h.pid)
+    assert wait_until(lambda: any("sleep 600" in h.command for h in childproof.holders(_link_of(holder))))
+    for left in childproof.holders(_link_of(holder)):
+        if left.pid != os.getpid():
+            stop(left.pid)
+
+
+def _link_of(holder: childproof.Holder) -> str:
+    return os.readlink(f"/proc/{holder.pid}/fd/{holder.fds[0]}")
+
+
+def test_the_deadline_cuts_the_linger() -> None:
+    """And the outcome is still the child's own."""
+    began = time.monotonic()
+    result = childproof.run("sleep 600 & exit 3", timeout=0.5, linger=600)
+    assert took_less_than(1.5, began)
+    assert (result.code, result.outcome) == (3, Outcome.EXITED)
+    stop(result.held[0].pid)
+
+
+def test_an_early_end_of_output_is_no_exit() -> None:
+    """A child may close its output and live; its status counts."""
+    assert childproof.run("exec >&- 2>&-; sleep 0.3; exit 7").code == 7
+
+
+# ---- the deadline ----
+
+STUBBORN = {
+    "a shell and its child": "echo hi; sleep 600; echo x",
+    "stopped": "echo hi; kill -STOP $$; echo x",
+    "ignores the polite signals": "trap '' TERM INT HUP; echo hi; sleep 600; sleep 600",
+    "a grandchild in another session": "echo hi; setsid sleep 600",
+    "a background one in another session": "echo hi; setsid sleep 600 & sleep 600",
+    "closes its output": "echo hi; exec >&- 2>&-; sleep 600",
+    "an escaped grandchild without a mark": "echo hi; setsid env -i sleep 600 & sleep 600",
+    "an escaped grandchild without pipes": "echo hi; setsid sleep 600 </dev/null >/dev/null 2>&1 & sleep 600",
+}
+
+
+@pytest.mark.usefixtures("every_way")
+@pytest.mark.parametrize("command", STUBBORN.values(), ids=STUBBORN.keys())
+def test_the_deadline_is_kept_and_the_tree_is_dead(command: str) -> None:
+    """124, what was read, nobody alive; the fixture looks for those who escaped."""
+    began = time.monotonic()
+    result = childproof.run(command, timeout=1)
+    assert took_less_than(2, began)
+    assert (result.code, result.out, result.err) == (124, "hi", "")
+    assert result.outcome is Outcome.TIMED_OUT
+    assert result.error is not None
+    assert "timed out after 1 s" in str(result.error)
+    assert not result.survivors
+    assert result.pid in [info.pid for info in result.killed]
+    assert not any(is_alive(info.pid) for info in result.killed)
+
+
+def test_a_double_forked_daemon_dies_too() -> None:
+    """It is init's child, in a session of its own; the pipe and the mark tell."""
+    result = childproof.run([*program("daemon", 600)], timeout=600)
+    pid = int(result.out)
+    assert result.held[0].escaped
+    stop(pid)
+    result = childproof.run(" ".join(program("daemon", 600)) + "; sleep 600", timeout=2)
+    pid = int(result.out)
+    assert not is_alive(pid)
+    assert pid in [info.pid for info in result.killed]
+
+
+def test_input_that_nobody_reads() -> None:
+    """5 MB of it do not hold the deadline up."""
+    began = time.monotonic()
+    assert childproof.run("sleep 600", "x" * 5_000_000, timeout=1).code == 124
+    assert took_less_than(2, began)
+
+
+def test_endless_output_is_bounded() -> None:
+    """`yes` for a second, in 1,000 bytes."""
+    result = childproof.run("yes", timeout=1, max_output=1000, strip=False)
+    assert (result.code, len(result.out), result.truncated) == (124, 1000, True)
+
+
+def test_grace() -> None:
+    """SIGTERM first, and time to obey it."""
+    began = time.monotonic()
+    result = childproof.run("trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done", timeout=0.5, grace=600)
+    assert took_less_than(2, began)
+    assert (result.code, result.out) == (124, "bye")
+
+
+def test_grace_is_for_the_whole_tree() -> None:
+    """The shell dies of SIGTERM at once; the server behind it gets its time."""
+    server = "trap 'sleep 0.5; echo flushed; exit' TERM; while :; do sleep 0.05; done"
+    result = childproof.run(f"sh -c '{server.replace(chr(39), chr(34))}' & wait", timeout=0.5, grace=600)
+    assert (result.code, result.out) == (124, "flushed")
+
+
+def test_grace_ends() -> None:
+    """SIGKILL for whoever ignores SIGTERM, also where it is stopped."""
+    began = time.monotonic()
+    result = childproof.run("trap '' TERM; sleep 600; sleep 600", timeout=0.5, grace=0.5)
+    assert took_less_than(2, began)
+    assert time.monotonic() - began >= 1
+    assert result.code == 124
+
+
+def test_without_a_session_the_tree_dies_too() -> None:
+    """new_session=False: by descent and by the pipes, never by the group, which is the host's."""
+    result = childproof.run("echo $$; sleep 600 & setsid sleep 600 & sleep 600", timeout=0.5, new_session=False)
+    assert result.code == 124
+    assert len(result.killed) == 4
+    assert not result.survivors
+
+
+def test_zero_starts_nothing(tmp_path: Path) -> None:
+    """timeout=0: a budget that has run out."""
+    result = childproof.run(["touch", tmp_path / "made"], timeout=0)
+    assert (result.code, result.outcome, result.pid) == (124, Outcome.TIMED_OUT, 0)
+    assert not (tmp_path / "made").exists()
+
+
+# ---- the exec ----
+
+
+@pytest.fixture
+def stuck_program(tmp_path: Path) -> Iterator[Path]:
+    """A program whose exec blocks in open(2) for fs.lease-break-time (45 s), as on a dead disk:
+    this process holds a lease on it (fcntl(2))."""
+    path = tmp_path / "stuck"
+    path.write_bytes(Path("/bin/true").read_bytes())
+    path.chmod(0o755)
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGWINCH)  # not SIGIO, which kills
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    yield path
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    os.close(fd)
+
+
+@pytest.mark.usefixtures("every_way")
+def test_the_deadline_covers_the_exec(stuck_program: Path) -> None:
+    """A program that can't be opened is given up at the deadline, and nothing is left."""
+    began = time.monotonic()
+    result = childproof.run([stuck_program], timeout=1)
+    assert took_less_than(2, began)
+    assert (result.code, result.outcome) == (124, Outcome.TIMED_OUT)
+    assert result.error is not None
+    assert result.error.stage == "exec"
+    assert not result.survivors
+
+
+def test_a_busy_script_is_waited_for(tmp_path: Path) -> None:
+    """ETXTBSY passes as soon as the writer has closed it."""
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho ran\n")
+    script.chmod(0o755)
+    with open(script, "ab"):
+        result = childproof.run(["sh", "-c", "exec 9>>script; exec ./script"], cwd=tmp_path, timeout=20)
+        assert "busy" in result.err, "the shell reports it; ours is next"
+    writer = os.open(script, os.O_WRONLY)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(0.5)
+        os._exit(0)
+    os.close(writer)
+    assert childproof.run([script]).out == "ran"
+    os.waitpid(pid, 0)
