@@ -10,7 +10,7 @@ import time
 
 def fds() -> None:
     """Print the descriptors that are open, one line each, with what they are."""
-    for fd in range(0, 1 << 20) if not os.path.exists("/proc/self/fd") else sorted(map(int, os.listdir("/proc/self/fd"))):
+    for fd in range(1 << 20) if not os.path.exists("/proc/self/fd") else sorted(map(int, os.listdir("/proc/self/fd"))):
         try:
             print(fd, os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:

@@ -27,7 +27,7 @@ def force(monkeypatch: pytest.MonkeyPatch, **values: int) -> None:
     monkeypatch.setattr(_spawner, "settings", _spawner.settings._replace(**values))
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS.keys())
+@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
 def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The test runs under each start primitive and each closing rung."""
     force(monkeypatch, **request.param)

@@ -6,9 +6,9 @@ The process is attached to after its start, so that the interpreter's own calls 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from typing import Any
 
 PROLOGUE = """
@@ -28,9 +28,8 @@ def inject(faults: list[str], code: str, env: dict[str, str] | None = None, seco
         code: Python, in a module that has imported childproof, json, os and sys.
         env: added to the environment.
         seconds: how long the whole may take.
-    """
-    import os
 
+    """
     script = PROLOGUE + code + "\nprint(json.dumps(answer), flush=True)\n"
     with subprocess.Popen(
         [sys.executable, "-c", script],
@@ -58,5 +57,4 @@ def inject(faults: list[str], code: str, env: dict[str, str] | None = None, seco
                 raise
             finally:
                 strace.terminate()
-    time.sleep(0)
     return json.loads(out.splitlines()[-1])

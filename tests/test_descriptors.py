@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from itertools import chain, combinations
 
 import pytest
-from conftest import program
-from forcing import WAYS, every_way  # noqa: F401  # a fixture
 
 import childproof
 from childproof import Outcome, _spawner
+from conftest import program
+from forcing import WAYS, every_way  # noqa: F401  # a fixture
 
 LIST = ["sh", "-c", "for f in /proc/$$/fd/*; do echo ${f##*/}; done"]
 
@@ -83,12 +83,13 @@ def test_the_host_may_have_0_1_2_closed(closed: tuple[int, ...], way: dict[str, 
 @pytest.mark.usefixtures("every_way")
 def test_failures_to_start_name_stage_path_and_reason(tmp_path: object) -> None:
     """127, 126, 125; in `error` and in err."""
-    for options, code, stage, name, text in (
-        ({"cmd": ["no-such-program"]}, 127, "exec", "no-such-program", "No such file"),
-        ({"cmd": ["/etc/passwd"]}, 126, "exec", "/etc/passwd", "Permission denied"),
-        ({"cmd": ["true"], "cwd": f"{tmp_path}/none"}, 125, "chdir", f"{tmp_path}/none", "No such file"),
+    for program_name, cwd, code, stage, name, text in (
+        ("no-such-program", None, 127, "exec", "no-such-program", "No such file"),
+        ("/etc/passwd", None, 126, "exec", "/etc/passwd", "Permission denied"),
+        ("true", f"{tmp_path}/none", 125, "chdir", f"{tmp_path}/none", "No such file"),
     ):
-        result = childproof.run(**options)  # type: ignore[call-overload]  # a table of calls
+        result = childproof.run([program_name], cwd=cwd)
+        assert result.error is not None
         assert (result.code, result.outcome) == (code, Outcome.NOT_STARTED)
         assert result.error.stage == stage
         assert result.error.filename == name
@@ -97,14 +98,25 @@ def test_failures_to_start_name_stage_path_and_reason(tmp_path: object) -> None:
             assert word in result.err
 
 
+@pytest.fixture
+def no_holes() -> Iterator[int]:
+    """Every number below the one that is given is in use."""
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    fillers = [os.dup(0)]
+    while fillers[-1] < highest:
+        fillers.append(os.dup(0))
+    yield fillers[-1] + 1
+    for fd in fillers:
+        os.close(fd)
+
+
 @pytest.mark.usefixtures("every_way")
-def test_too_few_descriptors() -> None:
+def test_too_few_descriptors(no_holes: int) -> None:
     """With room for 0, 1, 2, … more: EMFILE is reported, nothing leaks, and with enough it runs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
     outcomes = []
     for room in range(16):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (no_holes + room, hard))
         try:
             result = childproof.run(["true"], "input")
         finally:
@@ -115,13 +127,13 @@ def test_too_few_descriptors() -> None:
             assert result.error is not None
             assert result.error.stage in ("pipe", "fork", "open", "dup", "close_fds")
             assert "Too many open files" in str(result.error)
+    assert outcomes == sorted(outcomes, key=lambda outcome: outcome is Outcome.EXITED)
     assert outcomes[0] is Outcome.NOT_STARTED
     assert outcomes[-1] is Outcome.EXITED
 
 
 def test_the_rung_is_the_one_that_was_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forcing is visible, so that no test of a rung tests another."""
-    from childproof._command import Command
     from childproof._spawner import Child
 
     seen = []
@@ -140,4 +152,3 @@ def test_the_rung_is_the_one_that_was_forced(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setattr(_spawner, "settings", _spawner.Settings(*wanted, 0))
             childproof.run(["true"])
             assert seen[-1] == wanted
-    assert Command is not None

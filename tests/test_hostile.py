@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
-from forcing import every_way  # noqa: F401  # a fixture
 
 import childproof
 from childproof import Outcome, _procfs
+from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
+from forcing import every_way  # noqa: F401  # a fixture
 
 
 def took_less_than(seconds: float, since: float) -> bool:
@@ -212,7 +212,8 @@ def test_zero_starts_nothing(tmp_path: Path) -> None:
 @pytest.fixture
 def stuck_program(tmp_path: Path) -> Iterator[Path]:
     """A program whose exec blocks in open(2) for fs.lease-break-time (45 s), as on a dead disk:
-    this process holds a lease on it (fcntl(2))."""
+    this process holds a lease on it (fcntl(2)).
+    """
     path = tmp_path / "stuck"
     path.write_bytes(Path("/bin/true").read_bytes())
     path.chmod(0o755)

@@ -38,6 +38,7 @@ class Server(NamedTuple):
         holder: what is in the command line of the process that keeps the pipes.
         directory: in which it lives; it is named in the command line of all its processes.
         answers: whether it answers a query now.
+
     """
 
     start: str

@@ -1,6 +1,6 @@
 """Run other programs: it never hangs, never leaks a descriptor and leaves nothing behind.
 
-    code, out, err = childproof.run("ls -l | wc -l", timeout=5)
+code, out, err = childproof.run("ls -l | wc -l", timeout=5)
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ class Stdio(NamedTuple):
         fd: the host's descriptor, for ``fd``.
         path: the path for ``path``, the directory for ``tempfile``.
         owner: the object that keeps `fd` open.
+
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Feed(NamedTuple):
         fd: a descriptor of the host that is read as it becomes readable.
         read: a function that is called for more, in the thread that drives.
         owner: the object that keeps `fd` open.
+
     """
 
     data: memoryview | None = None
@@ -61,6 +63,7 @@ class Environment(NamedTuple):
         size: how many.
         path: the value of PATH, or `None`.
         mark: the value of the outer runs' mark, or `None`.
+
     """
 
     block: bytes
@@ -144,11 +147,7 @@ _seen_environment = Environment(b"", 0, None, None)
 
 
 def _make_environment(variables: Mapping[bytes, bytes], drop_mark: bool) -> Environment:
-    items = [
-        name + b"=" + value + b"\0"
-        for name, value in variables.items()
-        if not (drop_mark and name == MARK)
-    ]
+    items = [name + b"=" + value + b"\0" for name, value in variables.items() if not (drop_mark and name == MARK)]
     return Environment(b"".join(items), len(items), variables.get(b"PATH"), variables.get(MARK))
 
 
@@ -180,6 +179,21 @@ def _given(env: Mapping[Any, Any]) -> Environment:
 # ---- descriptors ----
 
 
+def _fileno(file: Any, name: str) -> int:
+    """The descriptor of a file object of the caller's."""
+    if getattr(file, "closed", False) is True:
+        raise ValueError(f"{name} is a closed file: {file!r}")
+    try:
+        fd = file.fileno()
+    except OSError as error:
+        raise ValueError(f"{name} is a file without a descriptor: {file!r}") from error
+    if not isinstance(fd, int):
+        raise TypeError(f"{name} has a fileno() that gives no int: {file!r}")
+    if fd < 0:  # as of a closed socket
+        raise ValueError(f"{name} has no descriptor any more: {file!r}")
+    return fd
+
+
 def _descriptor(value: Any, name: str) -> Stdio:
     if isinstance(value, bool):
         raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
@@ -192,10 +206,9 @@ def _descriptor(value: Any, name: str) -> Stdio:
         if not path:
             raise ValueError(f"{name} is an empty path")
         return Stdio("path", -1, path)
-    fileno = getattr(value, "fileno", None)
-    if fileno is None:
+    if not hasattr(value, "fileno"):
         raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
-    return Stdio("fd", fileno(), None, value)
+    return Stdio("fd", _fileno(value, name), None, value)
 
 
 def _output(value: Any, name: str) -> Stdio:
@@ -222,26 +235,45 @@ def _input(value: Any) -> Stdio:
     return _descriptor(value, "stdin")
 
 
-def _from_bytes(data: Any) -> tuple[Stdio, Feed | None]:
+def bytes_view(data: Any) -> memoryview:
+    """The bytes of `data`. Items wider than a byte would be counted in items otherwise, and those
+    that do not lie side by side can't be written at all.
+    """
     view = memoryview(data)
-    # Items wider than a byte would be counted in items, and strided ones can't be written at all.
-    view = view.cast("B") if view.contiguous and view.ndim else memoryview(view.tobytes())
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError, NotImplementedError):  # whatever has no such view is copied
+        return memoryview(view.tobytes())
+
+
+def _from_bytes(data: Any) -> tuple[Stdio, Feed | None]:
+    view = bytes_view(data)
     return (PIPE, Feed(data=view)) if len(view) else (NULL, None)
+
+
+def _offset(source: Any) -> int | None:
+    """Where the next byte is that the caller has not read; `None` if it can't be told.
+
+    Python may have read ahead of it. Of a text file tell() gives a number made of five: the offset
+    where to begin, the decoder's state, how much to feed to it, how many characters to skip.
+    """
+    cookie: int = source.tell()
+    if cookie >> 192:
+        return None
+    return (cookie & (1 << 64) - 1) + (cookie >> 128)
 
 
 def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
     """The descriptor behind a Python file; a regular file becomes the child's stdin itself."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return PIPE, Feed(fd=fd, owner=source)
-    position = getattr(source, "tell", None)
-    if position is not None:
-        # Python may have read ahead of what the caller has seen, or not yet written what it wrote.
-        flush = getattr(source, "flush", None)
-        if flush is not None:
-            flush()
-        offset = position()
-        if 0 <= offset < 1 << 62:
-            os.lseek(fd, offset, os.SEEK_SET)
+    if hasattr(source, "tell"):
+        if hasattr(source, "flush"):
+            source.flush()
+        offset = _offset(source)
+        if offset is None:
+            return PIPE, Feed(read=source.read, owner=source)
+        os.lseek(fd, offset, os.SEEK_SET)
     return Stdio("fd", fd, None, source), None
 
 
@@ -249,13 +281,13 @@ def _feed(source: Any, encoding: str) -> tuple[Stdio, Feed | None]:
     """What stdin becomes for `input`, and what is written to it."""
     if isinstance(source, str):
         return _from_bytes(source.encode(encoding, "surrogateescape"))
-    fileno = getattr(source, "fileno", None)
-    if fileno is not None:
+    if getattr(source, "closed", False) is True:
+        raise ValueError(f"input is a closed file: {source!r}")
+    if hasattr(source, "fileno"):
         try:
-            return _from_file(source, fileno())
-        except (OSError, ValueError) as error:  # io.UnsupportedOperation is both
-            if isinstance(error, ValueError) and not isinstance(error, OSError):
-                raise  # a closed file
+            return _from_file(source, source.fileno())
+        except OSError:
+            pass  # it has no descriptor, or can't tell where it is: then it is read
     read = getattr(source, "read", None)
     if callable(read):
         return PIPE, Feed(read=read, owner=source)
@@ -290,14 +322,22 @@ def _count(value: Any, name: str) -> int:
     return value
 
 
+_ANYTHING = bytes(range(256))
+
+
 def _codec(encoding: Any, errors: Any) -> None:
     if not isinstance(encoding, str) or not isinstance(errors, str):
         raise TypeError(f"encoding and errors must be str, not {encoding!r} and {errors!r}")
+    # Tried out, since some codecs decode no bytes, and some handlers only encode: what a command has
+    # written must not be lost to that.
     try:
-        codecs.lookup(encoding)
         codecs.lookup_error(errors)
-    except LookupError as error:
-        raise ValueError(f"encoding={encoding!r}, errors={errors!r}: {error}") from None
+        _ANYTHING.decode(encoding, "backslashreplace")
+        _ANYTHING.decode(encoding, errors)
+    except UnicodeDecodeError:
+        return  # the handler is strict; then there are backslashes
+    except (LookupError, UnicodeError, TypeError) as error:
+        raise ValueError(f"can't decode with encoding={encoding!r}, errors={errors!r}: {error}") from None
 
 
 def _secrets(values: Iterable[str]) -> tuple[str, ...]:
@@ -340,6 +380,7 @@ def make_command(
 
     Raises:
         TypeError, ValueError: a parameter is wrong; nothing has been created.
+
     """
     environment = _inherited() if env is None else _given(env)
     argv = _argv(cmd)
@@ -377,7 +418,7 @@ def make_command(
         feed,
         inf if timeout is None or timeout == -1 else _seconds(timeout, "timeout"),
         grace if grace == 0 and type(grace) is float else _seconds(grace, "grace"),
-        linger if type(linger) is float and 0 <= linger else _seconds(linger, "linger"),
+        linger if type(linger) is float and linger >= 0 else _seconds(linger, "linger"),
         leftovers == "kill",
         bool(mark) and env is None,
         None if max_output is None else _count(max_output, "max_output"),

@@ -17,6 +17,7 @@ class SpawnError(OSError):
         stage: the step that failed: ``open``, ``pipe``, ``fork``, ``signals``, ``setsid``,
             ``chdir``, ``dup``, ``close_fds``, ``exec``; ``run`` for a deadline and ``wait`` for a
             status that somebody else took.
+
     """
 
     def __init__(self, errno: int, strerror: str, filename: str, stage: str, sentence: str) -> None:
@@ -36,6 +37,7 @@ class CommandError(Exception):
 
     Attributes:
         result: the whole `Result`.
+
     """
 
     def __init__(self, message: str, result: Result[Any]) -> None:
@@ -44,4 +46,3 @@ class CommandError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
-

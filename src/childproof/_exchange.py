@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from childproof import _report
 from childproof._command import Command
 from childproof._feed import Feeder, make_feeder
-from childproof._report import Facts
 from childproof._output import Output
+from childproof._report import Facts
 from childproof._spawner import (
     DIED,
     DISOWNED,
@@ -86,6 +86,7 @@ class Exchange:
     Attributes:
         wake_at: when `tick` must be called at the latest, on `time.monotonic`.
         state: a `State`; when it is `State.DONE`, `result` gives the Result.
+
     """
 
     def __init__(self, command: Command, registry: Registry, began: float) -> None:
@@ -168,7 +169,8 @@ class Exchange:
 
     def abort(self) -> None:
         """Kill the tree and reap the child, whatever state this is in; for exceptions. Waits
-        `CLEARING_SECONDS` at most."""
+        `CLEARING_SECONDS` at most.
+        """
         if self._child.state == DISOWNED or self.state is State.DONE:
             self._release()
             return
@@ -311,6 +313,7 @@ class Exchange:
         elif self._child.pidfd < 0 and not self._open:
             self._check_pause = 0.0005  # it is about to end
             self._check_at = monotonic()
+            self._schedule()
 
     def _read_what_is_there(self) -> None:
         """All that is in the pipes now, and no more: somebody may go on writing for ever."""
@@ -369,6 +372,7 @@ class Exchange:
             self._clear(now)
         else:
             self._finish(now)
+        self._schedule()  # an end of output brings us here too, between two ticks
 
     # ---- the deadline ----
 
@@ -394,7 +398,8 @@ class Exchange:
 
     def _watch_grace(self, now: float) -> None:
         """The grace is over early when nobody of the tree is left: a shell dies at once, the server
-        that it started may want the time."""
+        that it started may want the time.
+        """
         self._limit = min(self._deadline + self._command.grace, now + 0.02)
 
     # ---- killing ----
@@ -424,9 +429,7 @@ class Exchange:
 
     def _clear(self, now: float) -> None:
         """GRACE ends here too: either nobody is left, or its time is over."""
-        if self.state is State.GRACE and now < self._deadline + self._command.grace and (
-            self._make_tree().members()
-        ):
+        if self.state is State.GRACE and now < self._deadline + self._command.grace and (self._make_tree().members()):
             self._watch_grace(now)
             return
         self.state = State.CLEARING
@@ -447,7 +450,7 @@ class Exchange:
     # ---- the end ----
 
     def _finish(self, now: float) -> None:
-        """The child has ended, or has been given up; who holds the pipes?"""
+        """The child has ended, or has been given up: see who holds the pipes."""
         if not self._exited and self._child.ended() != 0:
             self._exited = True
             if self._child.pidfd >= 0:

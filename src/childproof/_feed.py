@@ -7,7 +7,7 @@ import select
 from errno import EAGAIN
 from typing import Any, Protocol
 
-from childproof._command import Feed
+from childproof._command import Feed, bytes_view
 from childproof._spawner import write
 
 CHUNK_BYTES = 65536
@@ -22,6 +22,7 @@ class Feeder(Protocol):
         fds: the descriptors to hear of now, with their events; empty once all has been written or
             the child reads no more.
         can_restart: nothing of the source is used up, so that it can be fed once more.
+
     """
 
     fds: dict[int, int]
@@ -59,7 +60,8 @@ class FromBytes:
 
 class FromSource:
     """A descriptor, or a function, that gives data piece by piece; each is fetched when the last
-    has been written."""
+    has been written.
+    """
 
     can_restart = False
 
@@ -106,8 +108,7 @@ class FromSource:
                 piece = piece.encode(self._encoding, "surrogateescape")
             if piece is None:
                 raise TypeError("input.read() returned None: a non-blocking source must have a fileno()")
-            view = memoryview(piece)
-            return view.cast("B") if view.contiguous else memoryview(view.tobytes())
+            return bytes_view(piece)
         try:
             return memoryview(_read_now(self._source))
         except BlockingIOError:
@@ -118,7 +119,8 @@ class FromSource:
 
 def _read_now(fd: int) -> bytes:
     """Read what is there. Readiness was for whoever reads first, and the flag that would keep a read
-    from blocking belongs to everybody who has the pipe: so it is asked for this one read."""
+    from blocking belongs to everybody who has the pipe: so it is asked for this one read.
+    """
     buffer = bytearray(CHUNK_BYTES)
     try:
         count = os.preadv(fd, [buffer], -1, os.RWF_NOWAIT)

@@ -31,9 +31,7 @@ class Search:
             links = [(fd, name) for fd, name, writes in _procfs.open_links(pid, pipes) if writes]
             if links:
                 self._found[pid] = links
-        self._job: Job = janitor.submit(
-            lambda: {pid: _procfs.command_line(pid) for pid in self._found}
-        )
+        self._job: Job = janitor.submit(lambda: {pid: _procfs.command_line(pid) for pid in self._found})
 
     def answered(self) -> bool:
         """Whether the names have been read."""
@@ -42,16 +40,15 @@ class Search:
     def holders(self, pipes: dict[str, str]) -> tuple[Holder, ...]:
         """What was found; a pipe that nobody seems to hold has a holder that /proc hides."""
         commands = (self._job.value if self._job.done.is_set() else None) or {}
-        found, seen = [], set()
+        found: list[Holder] = []
+        seen: set[str] = set()
         for pid, links in self._found.items():
             process = _procfs.read_process(pid)
             name = f"[{process.name}]" if process else "[gone]"
             escaped = process is not None and self._session is not None and process.session != self._session
             streams = tuple(stream for _, stream in links)
             seen.update(streams)
-            found.append(
-                Holder(pid, commands.get(pid) or name, tuple(fd for fd, _ in links), streams, escaped)
-            )
+            found.append(Holder(pid, commands.get(pid) or name, tuple(fd for fd, _ in links), streams, escaped))
         hidden = tuple(name for name in pipes.values() if name not in seen)
         if hidden:
             found.append(Holder(0, "[not visible]", tuple(-1 for _ in hidden), hidden, True))
@@ -87,8 +84,9 @@ def holders(target: int | str) -> list[Holder]:
     Raises:
         OSError: there is no such descriptor or path.
         TypeError, ValueError: `target` is neither.
+
     """
-    wanted = {link: "" for link in _links_of(target)}
+    wanted = dict.fromkeys(_links_of(target), "")
     found = {}
     for pid in _procfs.pids():
         links = _procfs.open_links(pid, wanted)

@@ -41,7 +41,7 @@ class Job:
         """Called in the background thread."""
         try:
             self.value = self._function()
-        except Exception:  # noqa: BLE001  # whoever waits sees None; the thread has others to serve
+        except Exception:  # whoever waits sees None; the thread has others to serve
             self.value = None
         self.done.set()
 

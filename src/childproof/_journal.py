@@ -114,6 +114,7 @@ def finished(result: Result[Any], source: Any, secrets: tuple[str, ...]) -> None
         result: what came of it.
         source: its ``input``.
         secrets: what must not be shown.
+
     """
     if not _enabled(30):
         return
@@ -132,6 +133,7 @@ def finished(result: Result[Any], source: Any, secrets: tuple[str, ...]) -> None
 
 def held_sentence(result: Result[Any], mask: Masker) -> str:
     """Who holds what of `result`, and what to do about it, on one line."""
-    holders = "; ".join(one_line(mask(str(holder))) for holder in result.held)
+    # Masked first: a secret of two lines is not found once it is on one.
+    holders = "; ".join(str(holder._replace(command=mask(holder.command))) for holder in result.held)
     command = one_line(show_command(result.cmd, mask))
     return f"{holders} of {command}; start it with childproof launch, or redirect its output"

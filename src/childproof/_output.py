@@ -33,6 +33,7 @@ class Output:
         fd: that descriptor while it is a pipe that is open, else -1.
         sink: what has been read.
         read_bytes: how much is read at once.
+
     """
 
     __slots__ = ("_full_reads", "fd", "name", "read_bytes", "sink", "slot")
@@ -73,7 +74,8 @@ class Output:
 
     def read_file(self, fd: int, max_output: int | None) -> None:
         """Take in the unlinked file that the stream was captured in, by position: the descriptor
-        shares its offset with whoever still writes."""
+        shares its offset with whoever still writes.
+        """
         size = os.fstat(fd).st_size
         at = 0
         if max_output is not None and size > max_output:

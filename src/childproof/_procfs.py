@@ -27,6 +27,7 @@ class Process(NamedTuple):
         threads: how many live; a process whose main thread ended shows Z while others run on.
         start: when it started, in clock ticks since boot. With `pid` it names a process for good.
         name: the program's name, cut to 15 bytes by the kernel.
+
     """
 
     pid: int
@@ -111,6 +112,7 @@ def open_links(pid: int, wanted: dict[str, str]) -> list[tuple[int, str, bool]]:
     Returns:
         (descriptor, name from `wanted`, whether it is open for writing) in order; empty if the
         process is gone or another user's.
+
     """
     folder = f"/proc/{pid}/fd"
     found = []

@@ -41,6 +41,7 @@ class Facts(NamedTuple):
         stuck_at: the step before the exec in which the deadline found it, or ``""``.
         outputs: the captured streams.
         held, killed, survivors: as in `Result`.
+
     """
 
     command: Command

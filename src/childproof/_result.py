@@ -38,6 +38,7 @@ class Usage(NamedTuple):
         system: seconds of CPU in the kernel.
         max_rss: peak resident size in bytes. `None` unless it exceeds the host's own peak, which
             Linux carries into the child until its exec.
+
     """
 
     user: float
@@ -53,6 +54,7 @@ class ProcessInfo(NamedTuple):
         ppid: its parent's.
         command: its command line, or its name in brackets where that could not be read in time.
         state: the letter of ``/proc/PID/stat`` (`proc(5)`).
+
     """
 
     pid: int
@@ -71,6 +73,7 @@ class Holder(NamedTuple):
         streams: what each of them is to the command, in the order of `fds`: ``"stdout"`` or
             ``"stderr"``; empty where no command is concerned.
         escaped: it has left the child's session.
+
     """
 
     pid: int
@@ -80,9 +83,7 @@ class Holder(NamedTuple):
     escaped: bool
 
     def __str__(self) -> str:
-        where = ", ".join(
-            f"{stream} (its fd {fd})" for fd, stream in zip(self.fds, self.streams, strict=False)
-        )
+        where = ", ".join(f"{stream} (its fd {fd})" for fd, stream in zip(self.fds, self.streams, strict=False))
         return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
 
 
@@ -100,6 +101,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
         killed: a `ProcessInfo` for each process that was killed.
         survivors: a `ProcessInfo` for each process that should have died and did not.
         error: a `SpawnError`, `None` when the command ran to its end.
+
     """
 
     cmd: Any
@@ -148,6 +150,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
 
         Raises:
             CommandError: it did not.
+
         """
         if self.ok:
             return self

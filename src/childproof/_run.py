@@ -61,7 +61,7 @@ def _execute(command: Command, began: float) -> Result[Any]:
 @overload
 def run(
     cmd: Cmd,
-    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
     stdin: Any = None,
@@ -89,7 +89,7 @@ def run(
 @overload
 def run(
     cmd: Cmd,
-    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
     stdin: Any = None,
@@ -117,7 +117,7 @@ def run(
 @overload
 def run(
     cmd: Cmd,
-    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
     stdin: Any = None,
@@ -223,11 +223,31 @@ def run(
             after the tree has been killed and reaped.
 
     `sys.audit` event ``subprocess.Popen`` with executable, args, cwd, env.
+
     """
     began = monotonic()
     command = make_command(
-        cmd, input, timeout, stdin, stdout, stderr, grace, linger, leftovers, mark, max_output,
-        text, encoding, errors, strip, merge, on_output, secrets, cwd, env, new_session,
+        cmd,
+        input,
+        timeout,
+        stdin,
+        stdout,
+        stderr,
+        grace,
+        linger,
+        leftovers,
+        mark,
+        max_output,
+        text,
+        encoding,
+        errors,
+        strip,
+        merge,
+        on_output,
+        secrets,
+        cwd,
+        env,
+        new_session,
     )
     result = _execute(command, began)
     return result.check() if check else result

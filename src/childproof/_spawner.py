@@ -71,6 +71,7 @@ class Settings(NamedTuple):
         start: ``CHILDPROOF_START``, one of `STARTS`.
         closing: ``CHILDPROOF_CLOSE_FDS``, one of `CLOSINGS`.
         disabled: ``CHILDPROOF_DISABLE``, any of `FEATURES`, separated by commas.
+
     """
 
     start: int
@@ -83,6 +84,7 @@ class Settings(NamedTuple):
 
         Raises:
             ValueError: a value that does not exist, since a misspelt one would test nothing.
+
         """
 
         def choose(name: str, choices: dict[str, int], value: str) -> int:
@@ -146,6 +148,7 @@ class Child:
         Args:
             command: what to start.
             token: the value of the mark, or `None` for none.
+
         """
         request = ffi.new("struct cp_request *")
         argv, candidates, environment = command.argv, command.candidates, command.environment

@@ -9,7 +9,8 @@ from typing import Any
 _ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 _ESCAPES.update({9: "\\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"})
 # What reorders text on a terminal could show one command and name another.
-_ESCAPES.update({number: f"\\u{number:04x}" for number in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))})
+_REORDERING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES.update({number: f"\\u{number:04x}" for number in _REORDERING})
 _ESCAPES.update({number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)})
 
 
@@ -21,17 +22,36 @@ def one_line(text: str) -> str:
 
 
 class Masker:
-    """Replaces each secret by ``***``; longer secrets first, so that none shows the end of another."""
+    """Replaces each secret by ``***``, and overlapping ones together, so that no end of one shows.
+
+    A secret is also known without white space around it, which is stripped from output, and as
+    `shlex.quote` puts it into a line for the shell.
+    """
 
     __slots__ = ("_secrets",)
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        forms = {form for s in secrets for form in (s, s.strip(), s.replace("'", "'\"'\"'"))}
+        self._secrets = forms - {""}
 
     def __call__(self, text: str) -> str:
+        parts, done = [], 0
+        for start, end in self._spans(text):
+            if end > done:
+                if start >= done:
+                    parts += [text[done:start], "***"]
+                done = end
+        return "".join(parts) + text[done:]
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the secrets are, in order."""
+        spans = []
         for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+            at = text.find(secret)
+            while at >= 0:
+                spans.append((at, at + len(secret)))
+                at = text.find(secret, at + 1)
+        return sorted(spans)
 
 
 def show_command(cmd: Any, mask: Masker) -> str:

@@ -36,6 +36,7 @@ class Evidence(NamedTuple):
         token: the mark, `None` where there is none.
         pipes: links like ``pipe:[123]`` of the output pipes and the input pipe, to their names.
         secrets: what must not be logged of those that are killed.
+
     """
 
     spawned_at: float
@@ -147,8 +148,7 @@ class Tree:
         if process.ppid == os.getpid() and process.pid != self._child.pid and os.getpid() != 1:
             return False
         return any(
-            writes == (stream != "stdin")
-            for _, stream, writes in _procfs.open_links(process.pid, self._evidence.pipes)
+            writes == (stream != "stdin") for _, stream, writes in _procfs.open_links(process.pid, self._evidence.pipes)
         )
 
     # ---- what may block is asked of the background thread ----
