@@ -144,15 +144,10 @@ def test_repeated_output(log: Log, name: str, redirect: str, text: str, repeated
 
 def test_the_streams_are_compared_apart(log: Log) -> None:
     """One stream may be as before, the other not."""
-    out, errs = "o" * 300, ["1" * 300, "2" * 300]
-    for err in errs:
-        childproof.run(["sh", "-c", 'cat; cat "$0" >&2', "/dev/fd/0"], input=out)
-        childproof.run(f"cat; [ -e /no ] || cat >&2 <<X\n{err}\nX", input=out)
-    cmd = "cat; cat /proc/self/comm >&2; head -c 300 /dev/urandom | od -An -tx1 >&2"
-    for shown in (out, "<equal last...>"):
-        childproof.run(cmd, input=out)
+    for shown in ("o" * 300, "<equal last...>"):
+        childproof.run("cat; head -c 300 /dev/urandom | od -An -tx1 >&2", input="o" * 300)
         assert log.field("OUT") == shown
-        assert log.field("ERR").startswith("cat\\n ")
+        assert len(log.field("ERR")) > 300
 
 
 def test_the_memory_is_bounded_and_holds_hashes(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +354,8 @@ def test_nothing_is_printed_without_a_handler() -> None:
 def test_logging_may_be_imported_later() -> None:
     """The log goes to whoever sets logging up, before or after the first command."""
     code = (
-        "import childproof; childproof.run('true'); import logging; logging.basicConfig(format='%(levelname)s %(name)s');"
+        "import childproof; childproof.run('true'); import logging;"
+        "logging.basicConfig(format='%(levelname)s %(name)s');"
         "childproof.run(['/no'])"
     )
     assert fresh(code) == "ERROR childproof\n"
