@@ -94,7 +94,7 @@ def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
     shown = show_command((os.fsdecode(command.argv[0]),), Masker(command.secrets))
     what = f"cannot start {shown}: {stage}: {why}"
     if name != os.fsdecode(command.argv[0]):
-        what += f": {name!r}"
+        what += f": {Masker(command.secrets)(name)!r}"  # repr() could change a secret
     return code, _spawn_error(command, number, name, stage, what)
 
 
@@ -103,7 +103,8 @@ def _death(command: Command, child: Child) -> SpawnError:
     status = child.status()
     how = f"died of signal {-status}" if status is not None and status < 0 else "ended"
     name = os.fsdecode(command.argv[0])
-    sentence = f"cannot start {name}: pid {child.pid} {how} at {child.stage}, before its exec"
+    shown = show_command((name,), Masker(command.secrets))
+    sentence = f"cannot start {shown}: pid {child.pid} {how} at {child.stage}, before its exec"
     return _spawn_error(command, ECHILD, name, child.stage, sentence)
 
 

@@ -1,0 +1,326 @@
+"""Wrong and odd calls: refused before anything is created, or taken as they are meant."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import os
+import re
+import socket
+import sys
+from collections import UserString
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import childproof
+from childproof import Outcome
+from conftest import children, descriptors
+
+# ---- the audit hook: it can't be removed, so it is switched ----
+
+Hook = Callable[[tuple[Any, ...]], None]
+_hook: Hook | None = None
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if _hook is not None and event == "subprocess.Popen":
+        _hook(args)
+
+
+sys.addaudithook(_audit)
+
+
+@pytest.fixture
+def hook() -> Iterator[Callable[[Hook], None]]:
+    """Sets what is called with the arguments of the event subprocess.Popen."""
+
+    def use(function: Hook) -> None:
+        global _hook
+        _hook = function
+
+    yield use
+    global _hook
+    _hook = None
+
+
+# ---- wrong calls ----
+
+
+def closed(file: Any) -> Any:
+    """`file`, closed."""
+    file.close()
+    return file
+
+
+def without_descriptor(fd: object) -> Any:
+    """A file whose fileno() gives `fd`."""
+    file = io.BytesIO()
+    file.fileno = lambda: fd  # type: ignore[method-assign, assignment, return-value]
+    return file
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    # the command
+    ({"cmd": []}, ValueError, "cmd is empty"),
+    ({"cmd": ()}, ValueError, "cmd is empty"),
+    ({"cmd": [""]}, ValueError, "cmd[0] is empty"),
+    ({"cmd": [b"", "x"]}, ValueError, "cmd[0] is empty"),
+    ({"cmd": "a\0b"}, ValueError, "cmd has a NUL character: 'a\\x00b'"),
+    ({"cmd": ["a", "b\0"]}, ValueError, "cmd[1] has a NUL character: 'b\\x00'"),
+    ({"cmd": ["a", b"\0"]}, ValueError, "cmd[1] has a NUL character: b'\\x00'"),
+    ({"cmd": b"ls"}, TypeError, "b'ls'"),
+    ({"cmd": bytearray(b"ls")}, TypeError, "bytearray(b'ls')"),
+    ({"cmd": Path("ls")}, TypeError, "PosixPath('ls')"),
+    ({"cmd": 5}, TypeError, "not 5"),
+    ({"cmd": None}, TypeError, "not None"),
+    ({"cmd": {"ls": 1}}, TypeError, "not {'ls': 1}"),
+    ({"cmd": {"ls"}}, TypeError, "not {'ls'}"),
+    ({"cmd": (word for word in ["ls"])}, TypeError, "not <generator"),
+    ({"cmd": ["ls", 5]}, TypeError, "cmd[1] must be str, bytes or os.PathLike, not 5"),
+    ({"cmd": ["ls", None]}, TypeError, "cmd[1] must be str, bytes or os.PathLike, not None"),
+    ({"cmd": range(2)}, TypeError, "cmd[0] must be str"),
+    ({"cmd": ["ls", "\ud800"]}, ValueError, "surrogates not allowed"),
+    # times
+    *[
+        ({name: value}, error, f"{name} must {what}: {value!r}" if error is ValueError else f"{name} must {what}")
+        for name in ("timeout", "grace", "linger")
+        for value, error, what in [
+            (math.nan, ValueError, "not be negative or NaN"),
+            (-2, ValueError, "not be negative or NaN"),
+            (-0.5, ValueError, "not be negative or NaN"),
+            (-math.inf, ValueError, "not be negative or NaN"),
+            (Decimal("NaN"), ValueError, "not be negative or NaN"),
+            ("5", TypeError, "be a number of seconds, not '5'"),
+            (b"5", TypeError, "be a number of seconds, not b'5'"),
+            (True, TypeError, "be a number of seconds, not True"),
+            (1j, TypeError, "be a number of seconds, not 1j"),
+            ([1], TypeError, "be a number of seconds, not [1]"),
+        ]
+    ],
+    ({"grace": -1}, ValueError, "grace must not be negative or NaN: -1"),
+    ({"grace": None}, TypeError, "grace must be a number of seconds, not None"),
+    ({"linger": -1}, ValueError, "linger must not be negative or NaN: -1"),
+    ({"linger": None}, TypeError, "linger must be a number of seconds, not None"),
+    # what becomes of the output
+    ({"max_output": -1}, ValueError, "max_output must not be negative: -1"),
+    ({"max_output": 1.5}, TypeError, "max_output must be an int or None, not 1.5"),
+    ({"max_output": True}, TypeError, "max_output must be an int or None, not True"),
+    ({"max_output": "1"}, TypeError, "max_output must be an int or None, not '1'"),
+    ({"leftovers": "keep"}, ValueError, "not 'keep'"),
+    ({"leftovers": None}, ValueError, "not None"),
+    ({"on_output": "print"}, TypeError, "on_output must be callable, not 'print'"),
+    ({"encoding": "utf-99"}, ValueError, "encoding='utf-99'"),
+    ({"encoding": None}, TypeError, "not None and 'backslashreplace'"),
+    ({"encoding": "rot13"}, ValueError, "encoding='rot13'"),
+    ({"encoding": "idna"}, ValueError, "encoding='idna'"),
+    ({"errors": "no-such"}, ValueError, "errors='no-such'"),
+    ({"errors": "xmlcharrefreplace"}, ValueError, "errors='xmlcharrefreplace'"),
+    ({"errors": None}, TypeError, "not 'utf-8' and None"),
+    # descriptors
+    ({"input": "", "stdin": "null"}, ValueError, "input and stdin='null' exclude each other"),
+    ({"input": b"x", "stdin": 0}, ValueError, "input and stdin=0 exclude each other"),
+    ({"merge": True, "stderr": "null"}, ValueError, "merge and stderr='null' exclude each other"),
+    ({"stdin": "capture"}, ValueError, 'stdin can\'t be "capture"'),
+    ({"stdin": "file"}, ValueError, 'stdin can\'t be "file"'),
+    *[
+        ({name: value}, error, f"{name} {message}")
+        for name in ("stdin", "stdout", "stderr")
+        for value, error, message in [
+            (-1, ValueError, "is no descriptor: -1"),
+            (1 << 31, ValueError, "is no descriptor: 2147483648"),
+            (True, TypeError, "must be a keyword, a path, a descriptor or a file, not True"),
+            (1.0, TypeError, "must be a keyword, a path, a descriptor or a file, not 1.0"),
+            (object(), TypeError, "must be a keyword, a path, a descriptor or a file, not <object"),
+            ("", ValueError, "is an empty path"),
+            ("a\0", ValueError, "has a NUL character: 'a\\x00'"),
+            (closed(open(os.devnull)), ValueError, "is a closed file: <_io.TextIOWrapper name='/dev/null'"),
+            (closed(socket.socket()), ValueError, "has no descriptor any more: <socket.socket [closed]"),
+            (io.BytesIO(), ValueError, "is a file without a descriptor: <_io.BytesIO"),
+            (without_descriptor(None), TypeError, "has a fileno() that gives no int"),
+            (without_descriptor(-1), ValueError, "has no descriptor any more"),
+        ]
+        if value is not None or name != "stdin"
+    ],
+    ({"stdout": None}, TypeError, "stdout must be a keyword"),
+    # input
+    ({"input": 5}, TypeError, "input must be str, bytes-like or a file object, not 5"),
+    ({"input": ["a"]}, TypeError, "input must be str, bytes-like or a file object, not ['a']"),
+    ({"input": UserString("a")}, TypeError, "input must be str, bytes-like or a file object, not 'a'"),
+    ({"input": closed(open(os.devnull))}, ValueError, "input is a closed file: <_io.TextIOWrapper"),
+    ({"input": closed(io.StringIO())}, ValueError, "input is a closed file: <_io.StringIO"),
+    ({"input": "é", "encoding": "ascii"}, ValueError, "'\\xe9'"),
+    # directory and environment
+    ({"cwd": "a\0b"}, ValueError, "cwd has a NUL character: 'a\\x00b'"),
+    ({"cwd": 5}, TypeError, "cwd must be str, bytes or os.PathLike, not 5"),
+    ({"env": [("A", "b")]}, TypeError, "not [('A', 'b')]"),
+    ({"env": "A=b"}, TypeError, "not 'A=b'"),
+    ({"env": {"A=B": "c"}}, ValueError, "'A=B'"),
+    ({"env": {"": "c"}}, ValueError, "''"),
+    ({"env": {"A": 1}}, TypeError, "env['A'] must be str, bytes or os.PathLike, not 1"),
+    ({"env": {1: "A"}}, TypeError, "a name in env must be str, bytes or os.PathLike, not 1"),
+    ({"env": {"A": "b\0"}}, ValueError, "env['A'] has a NUL character: 'b\\x00'"),
+    ({"env": {"A\0": "b"}}, ValueError, "a name in env has a NUL character: 'A\\x00'"),
+    # secrets
+    ({"secrets": "hunter2"}, TypeError, "secrets must be a sequence of str, not one string"),
+    ({"secrets": b"hunter2"}, TypeError, "secrets must be a sequence of str, not one string"),
+    ({"secrets": ("hunter2", "")}, ValueError, "secrets[1] is empty"),
+    ({"secrets": ("hunter2", b"hunter2")}, TypeError, "secrets[1] must be a str, not a bytes"),
+    ({"secrets": (1,)}, TypeError, "secrets[0] must be a str, not a int"),
+    ({"secrets": 1}, TypeError, "not iterable"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"), WRONG, ids=[f"{i} {next(iter(w[0]))}" for i, w in enumerate(WRONG)]
+)
+def test_wrong_calls(hook: Callable[[Hook], None], call: dict[str, Any], error: type[Exception], message: str) -> None:
+    """TypeError or ValueError with the value in it, before anything is created; never a secret."""
+    events: list[object] = []
+    hook(events.append)
+    before = descriptors()
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)) as caught:
+        childproof.run(**{"cmd": "true", **call})
+    assert isinstance(caught.value, error)
+    assert "hunter2" not in str(caught.value)
+    assert not events
+    assert descriptors() == before
+
+
+def test_a_word_after_the_second_is_a_keyword() -> None:
+    """Only cmd, input and timeout are positional, and the defaults are those of the contract."""
+    parameters = inspect.signature(childproof.run).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] == ["cmd", "input", "timeout"]
+    defaults = {p.name: p.default for p in parameters}
+    expected = {
+        "input": None, "timeout": None, "stdout": "capture", "stderr": "capture", "grace": 0.0, "linger": 0.5,
+        "leftovers": "leave", "mark": True, "max_output": None, "text": True, "encoding": "utf-8",
+        "errors": "backslashreplace", "strip": True, "merge": False, "on_output": None, "check": False,
+        "secrets": (), "cwd": None, "env": None, "new_session": True,
+    }  # fmt: skip
+    assert {name: defaults[name] for name in expected} == expected
+
+
+# ---- odd calls ----
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [None, -1, -1.0, Decimal(-1), math.inf, 10**400, 1e300, Decimal(50), Fraction(101, 2), 50],
+    ids=lambda timeout: str(timeout)[:9],
+)
+def test_timeouts_that_are_accepted(timeout: Any) -> None:
+    """Any real number; `None` and -1 are none at all, and nothing is too large."""
+    assert childproof.run("echo ok", timeout=timeout) == (0, "ok", "")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, Decimal(0)])
+def test_timeout_zero_starts_nothing(hook: Callable[[Hook], None], tmp_path: Path, timeout: Any) -> None:
+    """With no time left the command is not started: 124, and the error says it."""
+    events: list[object] = []
+    hook(events.append)
+    result = childproof.run(["touch", tmp_path / "file"], timeout=timeout)
+    assert result == (124, "", "")
+    assert result.outcome is Outcome.TIMED_OUT
+    assert (result.pid, result.usage, result.killed) == (0, None, ())
+    assert "timed out after 0 s" in str(result.error)
+    assert not (tmp_path / "file").exists()
+    assert not events
+
+
+class Word(str):
+    """A str of the caller's own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("cmd", "out"),
+    [
+        ("", ""),
+        (Word("echo $((1 + 1))"), "2"),
+        (("echo", "a"), "a"),
+        ([Path("/bin/echo"), b"a", "", Word("b")], "a  b"),
+        (["printf", "%s", "é\udcff"], "é\\xff"),
+        (["echo", "$HOME", "*", ";"], "$HOME * ;"),
+    ],
+)
+def test_commands_that_are_accepted(cmd: Any, out: str) -> None:
+    """A str is the shell's; other words reach the program byte by byte."""
+    assert childproof.run(cmd) == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("env", "out"),
+    [
+        ({}, ""),
+        ({"A": "b", b"C": Path("/d")}, "A=b\nC=/d"),
+        ({"A": "", "B": "a=b\nc"}, "A=\nB=a=b\nc"),
+        ({b"\xff": b"\xfe", "CHILDPROOF_RUN": "mine"}, "\\xff=\\xfe\nCHILDPROOF_RUN=mine"),
+    ],
+    ids=repr,
+)
+def test_environments_that_are_accepted(env: dict[Any, Any], out: str) -> None:
+    """The given environment is the child's whole one, without the mark."""
+    assert childproof.run(["/usr/bin/env"], env=env).out == out
+
+
+def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run has what was put into, or taken out of, os.environ."""
+    monkeypatch.setenv("CHILDPROOF_TEST", "one")
+    assert childproof.run("echo $CHILDPROOF_TEST").out == "one"
+    os.environ["CHILDPROOF_TEST"] = "two"
+    assert childproof.run("echo $CHILDPROOF_TEST").out == "two"
+    os.environb[b"CHILDPROOF_TEST"] = b"\xff"
+    assert childproof.run("printf $CHILDPROOF_TEST").out == "\\xff"
+    del os.environ["CHILDPROOF_TEST"]
+    assert childproof.run("echo ${CHILDPROOF_TEST-unset}").out == "unset"
+
+
+@pytest.mark.parametrize("convert", [str, os.fsencode, Path])
+def test_directories_that_are_accepted(tmp_path: Path, convert: Callable[[Path], Any]) -> None:
+    """Cwd is str, bytes or path-like."""
+    assert childproof.run("pwd", cwd=convert(tmp_path)).out == str(tmp_path)
+
+
+# ---- the audit event ----
+
+
+def test_the_audit_event(hook: Callable[[Hook], None], tmp_path: Path) -> None:
+    """subprocess.Popen is raised with executable, args, cwd and env, before anything exists."""
+    before = children(), descriptors()
+    events: list[tuple[Any, ...]] = []
+
+    def listen(args: tuple[Any, ...]) -> None:
+        events.append(args)
+        assert (children(), descriptors()) == before
+
+    hook(listen)
+    env = {"A": "b"}
+    childproof.run("echo $A", cwd=tmp_path, env=env)
+    childproof.run([b"echo", Path("x")])
+    assert events == [
+        ("/bin/sh", ["/bin/sh", "-c", "echo $A"], str(tmp_path), env),
+        ("echo", ["echo", "x"], None, None),
+    ]
+
+
+@pytest.mark.parametrize("error", [PermissionError("vetoed"), KeyboardInterrupt()], ids=repr)
+def test_a_veto_propagates(hook: Callable[[Hook], None], tmp_path: Path, error: BaseException) -> None:
+    """What a hook raises comes out of `run`, and nothing was created."""
+
+    def veto(_: tuple[Any, ...]) -> None:
+        raise error
+
+    hook(veto)
+    before = children(), descriptors()
+    with pytest.raises(type(error)) as caught:
+        childproof.run(["touch", tmp_path / "file"], stdout=tmp_path / "out")
+    assert caught.value is error
+    assert (children(), descriptors()) == before
+    assert not list(tmp_path.iterdir())

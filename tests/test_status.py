@@ -1,0 +1,155 @@
+"""The status is the true one or is reported lost; failures of the kernel are reported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import childproof
+from childproof import Outcome, _spawner
+from conftest import SLACK_SECONDS
+from forcing import force
+from injection import inject
+
+INFO = _spawner.FEATURES["pidfd_info"]
+
+
+def kernel_tells() -> bool:
+    """PIDFD_INFO_EXIT came with Linux 6.15."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor)) >= (6, 15)
+
+
+@pytest.fixture
+def sigchld_ignored() -> Iterator[None]:
+    """As hosts do that want no zombies."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("sigchld_ignored")
+@pytest.mark.parametrize("command", ["exit 7", "kill -9 $$", "true"])
+def test_sigchld_ignored(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel reaps: the true code where it tells it, else STATUS_LOST; never 0."""
+    true_code = {"exit 7": 7, "kill -9 $$": -9, "true": 0}[command]
+    result = childproof.run(command)
+    lost = (125, Outcome.STATUS_LOST)
+    if kernel_tells():
+        assert result.code == true_code
+    else:
+        assert (result.code, result.outcome) == lost
+    force(monkeypatch, disabled=INFO)
+    result = childproof.run(command)
+    assert (result.code, result.outcome) == lost
+    assert result.usage is None
+    assert "lost" in str(result.error)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_another_thread_waits_for_any_child(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thief in waitpid(-1): the true code or STATUS_LOST, over 100 runs."""
+    if not told:
+        force(monkeypatch, disabled=INFO)
+    over = threading.Event()
+
+    def thief() -> None:
+        while not over.is_set():
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                time.sleep(0.0005)
+
+    thread = threading.Thread(target=thief)
+    thread.start()
+    try:
+        results = [childproof.run("exit 7") for _ in range(100)]
+    finally:
+        over.set()
+        thread.join()
+    for result in results:
+        expected = {7} if told and kernel_tells() else {7, 125}
+        assert result.code in expected
+        assert (result.outcome is Outcome.STATUS_LOST) == (result.code == 125)
+
+
+@pytest.mark.parametrize("fault", ["clone:error=EAGAIN", "clone:error=ENOMEM", "mmap:error=ENOMEM:when=1"])
+def test_no_process_can_be_had(fault: str) -> None:
+    """EAGAIN and ENOMEM are reported at once, with stage and reason, and nothing leaks."""
+    answer = inject(
+        [fault],
+        "before = sorted(os.listdir('/proc/self/fd'))\n"
+        "r = childproof.run(['true'])\n"
+        "answer = [r.code, r.error.stage if r.error else '', r.err, before == sorted(os.listdir('/proc/self/fd'))]",
+    )
+    assert answer[0] == 125, answer
+    assert answer[1] == "fork"
+    assert "cannot start true: fork: " in answer[2]
+    assert answer[3]
+
+
+def test_a_refused_primitive_is_replaced() -> None:
+    """A filter that refuses the shared-memory clone: the plain one serves."""
+    answer = inject(["clone:error=EPERM:when=1"], "answer = list(childproof.run('exit 3'))")
+    assert answer == [3, "", ""]
+
+
+def test_keyboard_interrupt_while_waiting() -> None:
+    """It propagates, promptly, after the tree is dead and reaped; the fixture looks for leftovers."""
+    began = time.monotonic()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        childproof.run("sleep 600 & setsid sleep 600 & sleep 600")
+    timer.join()
+    assert time.monotonic() - began < 1.5 + SLACK_SECONDS
+
+
+def test_an_exception_from_the_callers_code() -> None:
+    """What on_output raises propagates, and the tree is dead."""
+
+    def refuse(stream: str, data: bytes) -> None:
+        raise LookupError(stream, data)
+
+    with pytest.raises(LookupError):
+        childproof.run("echo hi; sleep 600", on_output=refuse)
+
+
+def test_keyboard_interrupt_at_every_line() -> None:
+    """An interrupt at any line of our modules leaves no child and no descriptor behind."""
+    points = 0
+    while True:
+        points += 1
+        if not _interrupted_at(points):
+            break
+    assert points > 100, "the whole of a run was walked through"
+
+
+def _interrupted_at(line: int) -> bool:
+    """Run with a KeyboardInterrupt at the n-th line; whether the run had that many."""
+    seen = 0
+
+    def trace(frame: object, event: str, argument: object) -> object:
+        nonlocal seen
+        if "childproof" not in frame.f_code.co_filename:  # type: ignore[attr-defined]  # a frame
+            return None
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]  # typeshed's protocol is narrower
+    try:
+        childproof.run("echo hi; exit 3", "input")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return seen >= line
