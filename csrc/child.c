@@ -40,7 +40,8 @@ static _Noreturn void fail(const struct cp_block *block, int stage, long result)
 static void die_with_the_spawner(const struct cp_block *block)
 {
     cp_raw5(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (cp_raw0(SYS_getppid) != block->parent)
+    long parent = cp_raw0(SYS_getppid);
+    if (parent != block->parent && parent != 0) /* 0: it is in an outer pid namespace */
         cp_raw1(SYS_exit_group, 127);
 }
 

@@ -62,7 +62,7 @@ int cp_settle(struct cp_child *child, int dead)
     int stage = block->stage;
     if (child->error)
         settled(child, CP_FAILED);
-    else if (stage != CP_STAGE_NONE && stage < CP_STAGE_EXEC) {
+    else if (stage < CP_STAGE_EXEC) {
         child->stage = stage;
         settled(child, CP_DIED);
     } else

@@ -95,6 +95,9 @@ void cp_child_release(struct cp_child *child)
 {
     if (child->state == CP_NEW) /* its zeroes are no descriptors */
         return;
+    if (child->state == CP_DISOWNED) /* the parent's child runs on its own copy */
+        cp_unmap_block(child);
+    cp_settle(child, child->reaped);
     pthread_mutex_lock(&lock);
     if (child->previous)
         child->previous->next = child->next;
@@ -103,18 +106,19 @@ void cp_child_release(struct cp_child *child)
     if (child->next)
         child->next->previous = child->previous;
     child->previous = child->next = NULL;
-    pthread_mutex_unlock(&lock);
-    if (child->state == CP_DISOWNED) /* the parent's child runs on its own copy */
-        cp_unmap_block(child);
-    cp_settle(child, child->reaped);
     close_all(child);
+    pthread_mutex_unlock(&lock);
     child->pid = 0;
     child->state = CP_NEW;
 }
 
+/* Under the lock: between close and -1 a fork would hand the copy a number that
+ * may be somebody else's by then. */
 void cp_close(struct cp_child *child, int slot)
 {
+    pthread_mutex_lock(&lock);
     close_fd(&child->fd[slot]);
+    pthread_mutex_unlock(&lock);
 }
 
 /* ---- descriptors ---- */
@@ -229,6 +233,7 @@ static void fill_block(struct cp_block *block, const struct cp_child *child,
 {
     int envc = request->envc + request->extra_envc;
     block->tid = 1;
+    block->stage = CP_STAGE_FORK;
     block->parent = (int)cp_raw0(SYS_getpid);
     block->report = child->far[CP_REPORT];
     block->flags = request->flags;
@@ -257,10 +262,9 @@ static void fill_block(struct cp_block *block, const struct cp_child *child,
     }
 }
 
-/* One mapping: a guard page, the child's stack, then the block. A copying
- * fork shares it, so that `stage` can be read whatever the primitive. */
-static int map_block(struct cp_child *child, const struct cp_request *request,
-                     int shared)
+/* One mapping: a guard page, the child's stack, then the block. Shared, so that
+ * `stage` can be read whatever the primitive, and where vfork is fork. */
+static int map_block(struct cp_child *child, const struct cp_request *request)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t pointers = (size_t)request->argc + (size_t)request->candidates
@@ -271,7 +275,7 @@ static int map_block(struct cp_child *child, const struct cp_request *request,
     for (int i = 0; i < 3; i++)
         size += optional_size(request->stdio_path[i]);
     char *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_ANONYMOUS | (shared ? MAP_SHARED : MAP_PRIVATE), -1, 0);
+                      MAP_ANONYMOUS | MAP_SHARED, -1, 0);
     if (base == MAP_FAILED)
         return errno;
     mprotect(base, page, PROT_NONE);
@@ -332,7 +336,7 @@ static int start_with(struct cp_child *child, const struct cp_request *request,
 {
     child->start = start;
     child->stage = CP_STAGE_FORK;
-    int error = map_block(child, request, start == CP_START_FORK);
+    int error = map_block(child, request);
     if (error)
         return error;
     struct cp_block *block = cp_block_of(child);

@@ -253,3 +253,18 @@ def test_a_busy_script_is_waited_for(tmp_path: Path) -> None:
     os.close(writer)
     assert childproof.run([script]).out == "ran"
     os.waitpid(pid, 0)
+
+
+def test_the_deadline_holds_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc shows nobody the child and its group are killed all the same."""
+    monkeypatch.setattr(_procfs, "pids", list)
+    monkeypatch.setattr(_procfs, "read_process", lambda pid: None)
+    began = time.monotonic()
+    result = childproof.run("echo $$; sleep 600; echo x", timeout=0.5)
+    assert took_less_than(1.5, began)
+    assert (result.code, result.out) == (124, str(result.pid))
+
+
+def test_a_result_is_made_once() -> None:
+    """With no linger the end of the output and the end of the call coincide; the pid is not lost."""
+    assert all(childproof.run(["true"], linger=0).pid > 0 for _ in range(300))

@@ -311,7 +311,7 @@ def _seconds(value: Any, name: str) -> float:
         raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
     if isnan(number) or number < 0:
         raise ValueError(f"{name} must not be negative or NaN: {value!r}")
-    return number
+    return number + 0.0  # -0.0 is 0.0
 
 
 def _count(value: Any, name: str) -> int:

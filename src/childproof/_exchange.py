@@ -128,6 +128,7 @@ class Exchange:
             self._token = _new_token(command.environment.mark)
         if self._spawn():
             self._listen()
+            _preload()
         else:
             self._conclude()
 
@@ -197,12 +198,14 @@ class Exchange:
             self._child.kill_suspended()
 
         timer = Timer(max(self._deadline - monotonic(), 0), expire)
-        timer.start()
+        timer.daemon = True
         try:
+            timer.start()
             return self._child.spawn(self._command, self._token)
         finally:
             timer.cancel()
-            timer.join()
+            if timer.ident is not None:
+                timer.join()
             if self._timed_out:
                 self._stuck_at = self._child.stuck_stage()
 
@@ -353,8 +356,9 @@ class Exchange:
     def _may_respawn(self) -> bool:
         """It was killed before its exec, as by the end of the thread that spawned it."""
         fed = self._feeder is not None and not self._feeder.can_restart
-        again = not self._respawned and not fed and self._child.reap() and self._child.status() == -SIGKILL
-        return again and self.state is State.STARTING
+        if self._respawned or fed or self.state is not State.STARTING:
+            return False
+        return self._child.reap() and self._child.status() == -SIGKILL
 
     def _respawn(self) -> None:
         self._respawned = True
@@ -384,6 +388,7 @@ class Exchange:
         self._timed_out = True
         if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
+        self._make_tree()  # while the input pipe, which is evidence, is open
         self._stop_feeding()
         if self._command.grace == 0:
             self._clear(now)
@@ -451,6 +456,7 @@ class Exchange:
 
     def _finish(self, now: float) -> None:
         """The child has ended, or has been given up: see who holds the pipes."""
+        self.state = State.NAMING  # the end of an output, read below, must not lead here again
         if not self._exited and self._child.ended() != 0:
             self._exited = True
             if self._child.pidfd >= 0:
@@ -521,6 +527,20 @@ class Exchange:
             janitor.adopt(child)
         else:
             child.release()
+
+
+def _preload() -> None:
+    """Import what a deadline will need, while the child is on its way to its exec: later there may be
+    no descriptor left to import with.
+    """
+    try:
+        import fcntl
+        import termios
+
+        from childproof import _holders, _tree
+    except (ImportError, OSError):
+        return
+    del fcntl, termios, _holders, _tree
 
 
 def _new_token(outer: bytes | None) -> bytes:

@@ -50,11 +50,13 @@ class Janitor:
     """See the module. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler of the host may come here again
         self._children: list[Child] = []
         self._jobs: deque[Job] = deque()
         self._current: threading.Thread | None = None
         self._busy_since: float | None = None
+        self._running: Job | None = None
+        self._refusing: set[int] = set()  # pidfds of the dead that can't be reaped yet
         self._wake: tuple[int, int] | None = None
 
     def submit(self, function: Callable[[], Any]) -> Job:
@@ -64,6 +66,15 @@ class Janitor:
             self._jobs.append(job)
             self._ensure_thread()
         return job
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for `job` any more; a thread that hangs in it is replaced at once."""
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            elif job is self._running:
+                self._busy_since = float("-inf")
+                self._ensure_thread()
 
     def adopt(self, child: Child) -> None:
         """Drain and reap `child`, which the caller must not touch any more."""
@@ -98,7 +109,8 @@ class Janitor:
         stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
         if self._current is None or not self._current.is_alive() or stuck:
             if self._wake is None:
-                self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                self._wake = _wake_pipe()
+            self._running = None
             self._busy_since = None
             self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
             self._current.start()
@@ -148,12 +160,13 @@ class Janitor:
                 job = self._jobs.popleft() if self._jobs else None
                 if job is not None:
                     self._busy_since = monotonic()
+                    self._running = job
             if job is not None:
                 job.run()
                 with self._lock:
                     if self._current is not me:
                         return
-                    self._busy_since = None
+                    self._busy_since = self._running = None
             else:
                 self._serve()
 
@@ -171,7 +184,7 @@ class Janitor:
                     owners[fd] = child, slot
                     poller.register(fd, select.POLLIN)
                 if not child.reaped:
-                    if child.pidfd >= 0:
+                    if child.pidfd >= 0 and child.pidfd not in self._refusing:
                         poller.register(child.pidfd, select.POLLIN)
                     else:
                         wait_ms = 200
@@ -187,11 +200,26 @@ class Janitor:
                         changed = True
                     elif fd not in owners:
                         changed = True
+                        self._refusing.add(fd)  # if it can be reaped now, it goes below
                     else:
                         changed |= _drain(*owners[fd])
                 if changed:
                     self._children = [child for child in self._children if not _finished(child)]
+                    self._refusing &= {child.pidfd for child in self._children if not child.reaped}
                     return
+
+
+def _wake_pipe() -> tuple[int, int]:
+    """A pipe above 2: a hole of the host's among 0, 1, 2 must stay one."""
+    ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    if min(ends) > 2:
+        return ends
+    import fcntl
+
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends]
+    for end in ends:
+        os.close(end)
+    return moved[0], moved[1]
 
 
 def _pipes(child: Child) -> dict[int, int]:

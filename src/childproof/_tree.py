@@ -161,7 +161,10 @@ class Tree:
             return False
         self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
         pids, candidates, token = [p.pid for p in named], [pid for pid, _ in strangers], self._evidence.token
-        self._job = janitor.submit(lambda: _look(pids, candidates, token))
+        try:
+            self._job = janitor.submit(lambda: _look(pids, candidates, token))
+        except (OSError, RuntimeError):  # no descriptor or no thread is left: kill without names
+            return False
         return True
 
     def answered(self) -> bool:
@@ -178,7 +181,20 @@ class Tree:
 
     def give_up_asking(self) -> None:
         """The answer is not waited for any longer."""
+        if self._job is not None:
+            janitor.abandon(self._job)
         self._job = None
+
+    def strike_blindly(self) -> bool:
+        """SIGKILL for the child and its group, found without /proc; whether the child still runs."""
+        self._child.signal_group(signal.SIGKILL)
+        self._child.signal(signal.SIGKILL)
+        return self._child.ended() == 0
+
+    def child_info(self) -> ProcessInfo:
+        """The child, as far as it can be seen."""
+        process = _procfs.read_process(self._child.pid)
+        return self.info(process) if process else ProcessInfo(self._child.pid, os.getpid(), "[not visible]", "?")
 
     def info(self, process: Process) -> ProcessInfo:
         """`process` for a `Result`."""
@@ -246,7 +262,7 @@ class Killing:
                 self._ask_until = min(now + NAMES_SECONDS, self._give_up_at)
                 return min(now + 0.0005, self._ask_until)
             if not self._members:
-                return None
+                return self._without_members(now)
         elif not self._tree.answered():
             if now < self._ask_until:
                 return now + 0.001
@@ -255,7 +271,7 @@ class Killing:
             self._asking = False
             self._members = self._tree.members()  # with those that the marks have told
         if not self._members:
-            return None
+            return self._without_members(now)
         if now >= self._give_up_at:
             self.survivors = tuple(self._tree.info(p) for p in self._members)
             return None
@@ -265,3 +281,12 @@ class Killing:
                 _journal.killed(self._tree.info(process), self._tree.secrets)
         self._pause = min(2 * self._pause, 0.016)
         return now + self._pause
+
+    def _without_members(self, now: float) -> float | None:
+        """Nobody is seen: either nobody is left, or /proc does not show even the child."""
+        if not self._tree.strike_blindly():
+            return None
+        if now >= self._give_up_at:
+            self.survivors = (self._tree.child_info(),)
+            return None
+        return now + 0.002
