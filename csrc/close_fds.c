@@ -111,7 +111,7 @@ static void close_unkept(int fd, void *context)
 static int by_proc(const struct cp_keep *keep)
 {
     struct sweep sweep = {keep, 0};
-    int error;
+    int error = 0;
     long directory = open_directory();
     if (directory < 0)
         return (int)-directory;
