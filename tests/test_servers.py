@@ -107,6 +107,7 @@ def mariadb_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             install,
             "--no-defaults",
+            "--force",  # though the machine's name can't be looked up
             f"--datadir={directory}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
