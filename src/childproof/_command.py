@@ -268,11 +268,11 @@ def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return PIPE, Feed(fd=fd, owner=source)
     if hasattr(source, "tell"):
-        if hasattr(source, "flush"):
-            source.flush()
-        offset = _offset(source)
+        offset = _offset(source)  # before flush(), after which a text file that is iterated tells lies
         if offset is None:
             return PIPE, Feed(read=source.read, owner=source)
+        if hasattr(source, "flush"):
+            source.flush()
         os.lseek(fd, offset, os.SEEK_SET)
     return Stdio("fd", fd, None, source), None
 

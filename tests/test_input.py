@@ -1,0 +1,325 @@
+"""What a child reads: bytes, files, descriptors and objects, without a wait that no deadline ends."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import childproof
+from childproof import Outcome
+from conftest import SLACK_SECONDS, is_alive
+
+IDLE_SECONDS = 60.0
+"""A timeout for what must not wait at all, so that a failure does not hang the tests."""
+
+
+def cat(source: Any, **options: Any) -> Any:
+    """What `cat` makes of `source`, as bytes."""
+    return childproof.run("cat", input=source, text=False, strip=False, **{"timeout": IDLE_SECONDS, **options})
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[io.BufferedReader, io.FileIO]]:
+    """A pipe of ours: its end for reading, and the one for writing."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as source, open(writing, "wb", buffering=0) as sink:
+        yield source, sink
+
+
+# ---- data ----
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        ("é\udcff", "é".encode() + b"\xff"),
+        (b"a\0\xff", b"a\0\xff"),
+        (bytearray(b"ab"), b"ab"),
+        (memoryview(b"abc")[1:], b"bc"),
+        (memoryview(b"abcdef")[::2], b"ace"),
+        (memoryview(b"abc")[::-1], b"cba"),
+        (array("I", [1, 2, 3]), array("I", [1, 2, 3]).tobytes()),
+        (memoryview(array("d", [1.5, 2.5])), array("d", [1.5, 2.5]).tobytes()),
+        (memoryview(array("H", [1, 2, 3, 4]))[::3], array("H", [1, 4]).tobytes()),
+        (memoryview(b"abcdef").cast("B", [2, 3]), b"abcdef"),
+        (memoryview(array("i", [7])).cast("B").cast("i", []), array("i", [7]).tobytes()),
+        ((ctypes.c_uint16 * 2)(1, 2), array("H", [1, 2]).tobytes()),
+        ("", b""),
+        (b"", b""),
+        (array("I"), b""),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_data(source: Any, data: bytes) -> None:
+    """Text and whatever has a buffer arrive byte by byte, however wide or far apart the items are."""
+    assert cat(source) == (0, data, b"")
+
+
+def test_text_has_the_encoding_of_the_output() -> None:
+    """`encoding` is for both."""
+    assert childproof.run("cat", input="ça", encoding="utf-16") == (0, "ça", "")
+    assert childproof.run("od -An -tx1", input="ç", encoding="latin-1").out == "e7"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "object", "pipe"])
+def test_a_large_input(kind: str, pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """5 MB go through while the output is read: neither side waits for the other."""
+    data = os.urandom(5_000_000)
+    if kind == "pipe":
+        writer = threading.Thread(target=write_all, args=(pipe[1], data))
+        writer.start()
+        assert cat(pipe[0]).out == data
+        writer.join()
+    else:
+        assert cat(data if kind == "bytes" else io.BytesIO(data)).out == data
+
+
+def write_all(sink: io.FileIO, data: bytes) -> None:
+    """Write `data` and close."""
+    view = memoryview(data)
+    while view:
+        view = view[sink.write(view) :]
+    sink.close()
+
+
+def test_without_input_nothing_is_waited_for() -> None:
+    """Stdin is null unless something else was asked for."""
+    assert childproof.run("readlink /proc/$$/fd/0; cat") == (0, "/dev/null", "")
+
+
+# ---- stdin= ----
+
+
+def test_stdin(tmp_path: Path, pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """A path, a file, a descriptor or ours."""
+    path = tmp_path / "file"
+    path.write_text("data")
+    with path.open() as file:
+        for stdin in (str(path), path, file):
+            assert childproof.run("cat", stdin=stdin).out == "data"
+    write_all(pipe[1], b"piped")
+    assert childproof.run("cat", stdin=pipe[0].fileno()).out == "piped"
+    assert childproof.run("cat", stdin="null").out == ""
+    ours = os.readlink("/proc/self/fd/0")
+    assert childproof.run("readlink /proc/$$/fd/0", stdin="inherit").out == ours
+
+
+# ---- files ----
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """A file of many lines, more than Python reads ahead."""
+    path = tmp_path / "lines"
+    path.write_text("".join(f"line {i}\n" for i in range(5000)))
+    return path
+
+
+@pytest.mark.parametrize("options", [{"mode": "rb"}, {"mode": "r"}, {"mode": "r+b"}, {"mode": "rb", "buffering": 0}])
+def test_a_regular_file_from_where_the_caller_is(lines: Path, options: dict[str, Any]) -> None:
+    """It becomes stdin itself, beginning with what the caller has not read, not what Python has."""
+    with open(lines, **options) as file:
+        file.readline()
+        result = childproof.run("readlink /proc/$$/fd/0; cat", input=file)
+        assert not file.closed
+    assert result.out.splitlines() == [str(lines), *lines.read_text().splitlines()[1:]]
+
+
+def test_what_was_just_written_is_read(tmp_path: Path) -> None:
+    """A file that was written through the same object is flushed first."""
+    with open(tmp_path / "file", "w+") as file:
+        file.write("written")
+        file.seek(0)
+        file.write("W")
+        file.seek(0)
+        assert cat(file).out == b"written".replace(b"w", b"W", 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-7"])
+def test_a_text_file_amid_its_text(tmp_path: Path, encoding: str) -> None:
+    """Where tell() gives more than an offset, the child still begins at the right character."""
+    path = tmp_path / "file"
+    text = "".join(f"日本 {i}\r\n" for i in range(2000))
+    path.write_bytes(text.encode(encoding))
+    with path.open(encoding=encoding, newline=None) as file:
+        file.readline()
+        out = cat(file).out
+    rest = text.partition("\n")[2]
+    assert out.decode("utf-16-le" if encoding == "utf-16" else encoding) == rest
+
+
+def test_a_file_that_is_iterated(lines: Path) -> None:
+    """A text file in a for loop can't tell where it is: the child gets what the loop has not had."""
+    with lines.open() as file:
+        for _ in file:
+            out = cat(file).out.decode()
+            break
+    assert out == lines.read_text().partition("\n")[2]
+
+
+# ---- descriptors that are no regular files ----
+
+
+def test_a_pipe(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """What is in the pipe, and comes later, until its end."""
+    source, sink = pipe
+    sink.write(b"now ")
+    writer = threading.Timer(0.2, write_all, (sink, b"later"))
+    writer.start()
+    assert cat(source).out == b"now later"
+    writer.join()
+    assert os.get_blocking(source.fileno()), "others may have it too: its flags stay"
+
+
+def test_a_socket() -> None:
+    """Likewise a socket."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"sent")
+        theirs.shutdown(socket.SHUT_WR)
+        assert cat(ours).out == b"sent"
+
+
+def test_a_device() -> None:
+    """A device without an end is read as long as the child reads."""
+    with open("/dev/zero", "rb") as zero:
+        assert childproof.run("head -c 1000000 | wc -c", input=zero, timeout=IDLE_SECONDS) == (0, "1000000", "")
+
+
+def test_the_deadline_holds_while_the_source_is_idle(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """A source that never gives anything delays no one past the timeout."""
+    began = time.monotonic()
+    result = cat(pipe[0], timeout=0.5)
+    assert time.monotonic() - began < 0.5 + 1 + SLACK_SECONDS
+    assert (result.code, result.outcome) == (124, Outcome.TIMED_OUT)
+
+
+@pytest.mark.parametrize("cmd", ["echo done", "exec <&-; sleep 0.2; echo done"])
+def test_an_idle_source_does_not_hold_a_child_that_ends(cmd: str, pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """The child's exit is the end, though its input never came."""
+    began = time.monotonic()
+    assert childproof.run(cmd, input=pipe[0], timeout=IDLE_SECONDS) == (0, "done", "")
+    assert time.monotonic() - began < 0.5 + SLACK_SECONDS
+
+
+# ---- objects ----
+
+
+class Pieces:
+    """An object whose read() gives one piece after the other, whatever size is asked for."""
+
+    def __init__(self, *pieces: object) -> None:
+        self._pieces = iter(pieces)
+
+    def read(self, _: int) -> object:
+        """The next piece; an exception is raised."""
+        piece = next(self._pieces, b"")
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        (io.BytesIO(b"bytes"), b"bytes"),
+        (io.StringIO("téxt\udcff"), "téxt".encode() + b"\xff"),
+        (Pieces("a", b"b", bytearray(b"c"), array("H", [1]), memoryview(b"xyz")[::2]), b"abc\1\0xz"),
+        (Pieces(b"x" * 300_000, "y" * 300_000), b"x" * 300_000 + b"y" * 300_000),
+        (Pieces(), b""),
+    ],
+)
+def test_an_object_with_read(source: Any, data: bytes) -> None:
+    """Its pieces, of text or of bytes, until an empty one."""
+    assert cat(source) == (0, data, b"")
+
+
+def test_an_object_is_read_from_where_it_is() -> None:
+    """The position of a BytesIO counts, and it is called in this thread."""
+    threads = []
+
+    class Source(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            threads.append(threading.current_thread())
+            return super().read(size)
+
+    source = Source(b"abcdef")
+    source.seek(2)
+    assert cat(source).out == b"cdef"
+    assert set(threads) == {threading.current_thread()}
+
+
+@pytest.mark.parametrize(
+    ("piece", "error"),
+    [(None, TypeError), (5, TypeError), (OSError("mine"), OSError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=repr,
+)
+def test_what_read_raises_propagates(tmp_path: Path, piece: object, error: type[BaseException]) -> None:
+    """It comes out of `run`, as does a TypeError for what is no data, after the tree is dead."""
+    path = tmp_path / "pids"
+
+    class Source(Pieces):
+        def read(self, size: int) -> object:
+            while not path.exists() or path.read_text().count("\n") < 2:
+                time.sleep(0.01)
+            return super().read(size)
+
+    with pytest.raises(error) as caught:
+        childproof.run('sleep 77 & echo "$!\n$$" > "$P"; wait', Source(piece), env={**os.environ, "P": str(path)})
+    if isinstance(piece, BaseException):
+        assert caught.value is piece
+    for pid in path.read_text().split():
+        assert not is_alive(int(pid))
+
+
+# ---- children that do not read ----
+
+UNREAD: list[Callable[[], Any]] = [
+    lambda: b"x" * 5_000_000,
+    lambda: io.BytesIO(b"x" * 5_000_000),
+    lambda: Pieces(*["x" * 100_000] * 50),
+]
+
+
+@pytest.mark.parametrize("make", UNREAD, ids=["bytes", "BytesIO", "pieces"])
+@pytest.mark.parametrize("cmd", ["echo done", "exec <&-; sleep 0.1; echo done", "head -c 1; echo done"])
+def test_a_child_that_does_not_read(cmd: str, make: Callable[[], Any]) -> None:
+    """To leave input unread is no error."""
+    code, out, err = childproof.run(cmd, input=make(), timeout=IDLE_SECONDS)
+    assert (code, out[-4:], err) == (0, "done", "")
+
+
+def test_unread_input_is_not_waited_for() -> None:
+    """A child that lives on without reading is killed at the deadline."""
+    began = time.monotonic()
+    assert childproof.run("echo a; sleep 78", input=b"x" * 5_000_000, timeout=0.5)[:2] == (124, "a")
+    assert time.monotonic() - began < 0.5 + 1 + SLACK_SECONDS
+
+
+@pytest.mark.parametrize("source", ["b'x' * 5_000_000", "io.BytesIO(b'x' * 5_000_000)"])
+def test_a_host_that_dies_of_sigpipe_does_not_die_of_this(source: str) -> None:
+    """Where SIGPIPE has its default action, it is neither delivered nor left pending."""
+    code = f"""
+import childproof, io, signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+print(childproof.run("exec <&-; sleep 0.1; echo done", input={source}))
+print(signal.sigpending(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != -signal.SIGPIPE
+    first, second = done.stdout.splitlines()
+    assert first.startswith("Result(code=0, out='done', err=''")
+    assert second == "set() set()"
