@@ -119,6 +119,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"encoding": None}, TypeError, "not None and 'backslashreplace'"),
     ({"encoding": "rot13"}, ValueError, "encoding='rot13'"),
     ({"encoding": "idna"}, ValueError, "encoding='idna'"),
+    ({"encoding": "punycode", "errors": "strict"}, ValueError, "encoding='punycode'"),
     ({"errors": "no-such"}, ValueError, "errors='no-such'"),
     ({"errors": "xmlcharrefreplace"}, ValueError, "errors='xmlcharrefreplace'"),
     ({"errors": None}, TypeError, "not 'utf-8' and None"),
@@ -285,6 +286,13 @@ def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_directories_that_are_accepted(tmp_path: Path, convert: Callable[[Path], Any]) -> None:
     """Cwd is str, bytes or path-like."""
     assert childproof.run("pwd", cwd=convert(tmp_path)).out == str(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", ":/no", "/no:", "/no::/no", "/no:."])
+def test_an_empty_directory_in_path_is_the_current_one(tmp_path: Path, path: str) -> None:
+    """The current one is the child's, as for a shell."""
+    (tmp_path / "here").symlink_to("/bin/pwd")
+    assert childproof.run(["here", "-P"], cwd=tmp_path, env={"PATH": path}).out == str(tmp_path)
 
 
 # ---- the audit event ----

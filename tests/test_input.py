@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Outcome
+from childproof import Outcome, _feed
 from conftest import SLACK_SECONDS, is_alive
 
 IDLE_SECONDS = 60.0
@@ -215,6 +215,27 @@ def test_an_idle_source_does_not_hold_a_child_that_ends(cmd: str, pipe: tuple[io
     assert time.monotonic() - began < 0.5 + SLACK_SECONDS
 
 
+def test_what_comes_too_late_is_left_in_the_source(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """Once the child has closed its stdin, nothing more is taken from a source."""
+    source, sink = pipe
+    writer = threading.Timer(0.3, write_all, (sink, b"later"))
+    writer.start()
+    childproof.run("exec <&-; sleep 0.6", input=source).check()
+    writer.join()
+    assert source.read() == b"later"
+
+
+def test_reading_what_somebody_else_took_does_not_block(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """The source was ready, but its data went to another reader: there is no wait in read(2)."""
+    source, sink = pipe
+    rescue = threading.Timer(SLACK_SECONDS, sink.write, (b"x",))
+    rescue.start()
+    with pytest.raises(BlockingIOError):
+        _feed._read_now(source.fileno())
+    rescue.cancel()
+    rescue.join()
+
+
 # ---- objects ----
 
 
@@ -281,6 +302,8 @@ def test_what_read_raises_propagates(tmp_path: Path, piece: object, error: type[
         childproof.run('sleep 77 & echo "$!\n$$" > "$P"; wait', Source(piece), env={**os.environ, "P": str(path)})
     if isinstance(piece, BaseException):
         assert caught.value is piece
+    else:
+        assert ("fileno()" if piece is None else "'int'") in str(caught.value)
     for pid in path.read_text().split():
         assert not is_alive(int(pid))
 
@@ -300,6 +323,15 @@ def test_a_child_that_does_not_read(cmd: str, make: Callable[[], Any]) -> None:
     """To leave input unread is no error."""
     code, out, err = childproof.run(cmd, input=make(), timeout=IDLE_SECONDS)
     assert (code, out[-4:], err) == (0, "done", "")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "object", "pipe"])
+def test_waiting_costs_nothing(kind: str, pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
+    """While a child that has closed its stdin lives on, nobody spins on the pipe's error."""
+    source: Any = {"bytes": b"x" * 500_000, "object": Pieces(b"x" * 500_000), "pipe": pipe[0]}[kind]
+    before = time.process_time()
+    childproof.run("exec <&-; sleep 0.5", input=source).check()
+    assert time.process_time() - before < 0.25
 
 
 def test_unread_input_is_not_waited_for() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Outcome
+from childproof import Outcome, _output
 from childproof._sinks import Ends
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
@@ -175,6 +175,24 @@ def test_max_output_bounds_the_memory(stdout: str) -> None:
 def test_output_is_held_once() -> None:
     """A large output takes little more memory than its size."""
     assert peak_growth("'head -c 200M /dev/zero', text=False, strip=False") < 300 << 20
+
+
+@pytest.mark.parametrize("most", [8, 0])
+def test_a_pipe_is_enlarged_when_it_was_full_twice(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A larger pipe uses up the user's quota: it is for large output, so many at once, and given back."""
+    monkeypatch.setattr(_output, "MOST_LARGE", most)
+    sizes: list[int] = []
+
+    def listen(_: str, data: bytes) -> None:
+        sizes.append(len(data))
+        time.sleep(0.002)  # so that the pipe fills up
+
+    for _ in range(2):
+        childproof.run("head -c 20M /dev/zero", on_output=listen)
+        assert max(sizes[:2]) <= 65536
+        assert (max(sizes) > 65536) is (most > 0)
+        assert not _output._large
+        sizes.clear()
 
 
 # ---- "file" ----
