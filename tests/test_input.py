@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
 import ctypes
+import gzip
 import io
+import lzma
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,27 +144,28 @@ def test_a_regular_file_from_where_the_caller_is(lines: Path, options: dict[str,
     assert result.out.splitlines() == [str(lines), *lines.read_text().splitlines()[1:]]
 
 
-def test_what_was_just_written_is_read(tmp_path: Path) -> None:
-    """A file that was written through the same object is flushed first."""
-    with open(tmp_path / "file", "w+") as file:
-        file.write("written")
-        file.seek(0)
-        file.write("W")
-        file.seek(0)
-        assert cat(file).out == b"written".replace(b"w", b"W", 1)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-7"])
-def test_a_text_file_amid_its_text(tmp_path: Path, encoding: str) -> None:
-    """Where tell() gives more than an offset, the child still begins at the right character."""
+def test_what_was_just_written_is_flushed(tmp_path: Path) -> None:
+    """What Python still has to write goes where it belongs, though the child moves the offset."""
     path = tmp_path / "file"
-    text = "".join(f"日本 {i}\r\n" for i in range(2000))
+    path.write_bytes(b"abcdef")
+    with path.open("r+b") as file:
+        file.write(b"X")
+        assert cat(file).out == b"bcdef"
+    assert path.read_bytes() == b"Xbcdef"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-be", "gb18030", "utf-7", "iso2022_jp"])
+def test_a_text_file_amid_its_text(tmp_path: Path, encoding: str) -> None:
+    """The child gets the rest of the text: of the file, or through Python where no offset stands for it."""
+    path = tmp_path / "file"
+    text = "".join(f"日本 {i}\n" for i in range(2000))
     path.write_bytes(text.encode(encoding))
-    with path.open(encoding=encoding, newline=None) as file:
-        file.readline()
-        out = cat(file).out
-    rest = text.partition("\n")[2]
-    assert out.decode("utf-16-le" if encoding == "utf-16" else encoding) == rest
+    with path.open(encoding=encoding) as file:
+        file.read(1)
+        amid_a_shift = file.tell() >= 1 << 64
+        out = cat(file).out.decode("utf-8" if amid_a_shift else encoding)
+    assert amid_a_shift is (encoding in ("utf-7", "iso2022_jp"))
+    assert out == text[1:]
 
 
 def test_a_file_that_is_iterated(lines: Path) -> None:
@@ -168,6 +175,37 @@ def test_a_file_that_is_iterated(lines: Path) -> None:
             out = cat(file).out.decode()
             break
     assert out == lines.read_text().partition("\n")[2]
+
+
+@pytest.mark.parametrize("mode", ["rb", "rt"])
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_a_compressed_file(tmp_path: Path, module: Any, mode: str) -> None:
+    """A file object that decodes what is in its descriptor is read, not passed on."""
+    with module.open(tmp_path / "file", "w") as file:
+        file.write(b"line 1\nline 2\n")
+    with module.open(tmp_path / "file", mode) as file:
+        file.readline()
+        assert cat(file).out == b"line 2\n"
+
+
+def test_a_file_within_a_file(tmp_path: Path) -> None:
+    """Likewise a member of an archive."""
+    (tmp_path / "member").write_text("data")
+    with tarfile.open(tmp_path / "tar", "w") as tar:
+        tar.add(tmp_path / "member", "member")
+    with tarfile.open(tmp_path / "tar") as tar:
+        assert cat(tar.extractfile("member")).out == b"data"
+
+
+@pytest.mark.parametrize("kind", ["named", "spooled", "descriptor"])
+def test_other_files(kind: str) -> None:
+    """Wrappers of files, and what has a fileno() and nothing else."""
+    make: Any = tempfile.SpooledTemporaryFile if kind == "spooled" else tempfile.NamedTemporaryFile
+    with make() as file:
+        file.write(b"data")
+        file.seek(1)
+        source = SimpleNamespace(fileno=file.fileno) if kind == "descriptor" else file
+        assert cat(source).out == b"ata"
 
 
 # ---- descriptors that are no regular files ----

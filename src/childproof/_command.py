@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -251,28 +252,25 @@ def _from_bytes(data: Any) -> tuple[Stdio, Feed | None]:
     return (PIPE, Feed(data=view)) if len(view) else (NULL, None)
 
 
-def _offset(source: Any) -> int | None:
-    """Where the next byte is that the caller has not read; `None` if it can't be told.
-
-    Python may have read ahead of it. Of a text file tell() gives a number made of five: the offset
-    where to begin, the decoder's state, how much to feed to it, how many characters to skip.
-    """
-    cookie: int = source.tell()
-    if cookie >> 192:
-        return None
-    return (cookie & (1 << 64) - 1) + (cookie >> 128)
+def _is_plain(source: Any) -> bool:
+    """Whether it gives what is in its descriptor, as a `gzip.GzipFile` does not."""
+    buffered = getattr(source, "buffer", source)
+    return isinstance(getattr(buffered, "raw", buffered), io.FileIO) or not hasattr(source, "read")
 
 
 def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
     """The descriptor behind a Python file; a regular file becomes the child's stdin itself."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return PIPE, Feed(fd=fd, owner=source)
-    if hasattr(source, "tell"):
-        offset = _offset(source)  # before flush(), after which a text file that is iterated tells lies
-        if offset is None:
+    if not _is_plain(source):
+        return PIPE, Feed(read=source.read, owner=source)
+    if hasattr(source, "read"):
+        # Python may have read ahead of what the caller has seen, or not yet written what it wrote.
+        # First tell(), since after flush() a text file that is iterated gives a wrong answer.
+        offset: int = source.tell()
+        if offset >> 64:  # the decoder of a text file is amid something, which no offset stands for
             return PIPE, Feed(read=source.read, owner=source)
-        if hasattr(source, "flush"):
-            source.flush()
+        source.flush()
         os.lseek(fd, offset, os.SEEK_SET)
     return Stdio("fd", fd, None, source), None
 
@@ -286,8 +284,8 @@ def _feed(source: Any, encoding: str) -> tuple[Stdio, Feed | None]:
     if hasattr(source, "fileno"):
         try:
             return _from_file(source, source.fileno())
-        except OSError:
-            pass  # it has no descriptor, or can't tell where it is: then it is read
+        except (OSError, AttributeError):
+            pass  # it has no descriptor after all, or can't tell where it is: then it is read
     read = getattr(source, "read", None)
     if callable(read):
         return PIPE, Feed(read=read, owner=source)
