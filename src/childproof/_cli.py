@@ -322,7 +322,7 @@ def _run(args: argparse.Namespace, stopper: Stopper) -> int:
         try:
             outlets[stream].take(data)
         except OSError as error:
-            stopper.armed = False
+            stopper.armed = False  # this kills the tree, which must not be broken off
             error.filename = stream
             raise
 
