@@ -214,6 +214,19 @@ def test_a_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_without_a_place_for_files_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is none is in the result, as everything that befalls a command."""
+
+    def fail() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.chdir("/proc")  # where nobody can write
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    result = childproof.run(["touch", tmp_path / "file"], stdout="file")
+    assert (result.code, result.outcome) == (125, Outcome.NOT_STARTED)
+    assert not (tmp_path / "file").exists()
+
+
 def test_a_holder_of_a_file_delays_nobody_and_lives_on(tmp_path: Path) -> None:
     """It is not lingered for and not reported; what it writes later is lost, and it does not die of it."""
     proof = tmp_path / "proof"

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import io
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
 from typing import Any, NamedTuple
+
+from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
 
 MARK = b"CHILDPROOF_RUN"
 """The variable by which processes that escaped are found."""
 
 OnOutput = Callable[[str, bytes], object]
-
-
-class Stdio(NamedTuple):
-    """What one of the child's descriptors 0, 1, 2 is to be.
-
-    Attributes:
-        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``.
-        fd: the host's descriptor, for ``fd``.
-        path: the path for ``path``, the directory for ``tempfile``.
-        owner: the object that keeps `fd` open.
-
-    """
-
-    kind: str
-    fd: int = -1
-    path: bytes | None = None
-    owner: object = None
-
-
-INHERIT = Stdio("inherit")
-NULL = Stdio("null")
-PIPE = Stdio("pipe")
-STDOUT = Stdio("stdout")
-
-
-class Feed(NamedTuple):
-    """What is written to the child's stdin; at most one of the three is set.
-
-    Attributes:
-        data: bytes that are there already.
-        fd: a descriptor of the host that is read as it becomes readable.
-        read: a function that is called for more, in the thread that drives.
-        owner: the object that keeps `fd` open.
-
-    """
-
-    data: memoryview | None = None
-    fd: int = -1
-    read: Callable[[int], Any] | None = None
-    owner: object = None
 
 
 class Environment(NamedTuple):
@@ -105,26 +65,16 @@ class Command(NamedTuple):
 # ---- the program ----
 
 
-def _encode(value: Any, what: str) -> bytes:
-    try:
-        data = os.fsencode(value)
-    except TypeError:
-        raise TypeError(f"{what} must be str, bytes or os.PathLike, not {value!r}") from None
-    if b"\0" in data:
-        raise ValueError(f"{what} has a NUL character: {value!r}")
-    return data
-
-
 def _argv(cmd: Any) -> tuple[bytes, ...]:
     if type(cmd) is str:
-        return (b"/bin/sh", b"-c", _encode(cmd, "cmd"))
+        return (b"/bin/sh", b"-c", encode(cmd, "cmd"))
     if isinstance(cmd, (str, bytes, bytearray, memoryview, os.PathLike)):
         if isinstance(cmd, str):
             return _argv(str(cmd))
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words; put {cmd!r} into a list")
     if not isinstance(cmd, Sequence):
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words, not {cmd!r}")
-    argv = tuple([_encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])
+    argv = tuple([encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])
     if not argv:
         raise ValueError("cmd is empty: it must at least name a program")
     if not argv[0]:
@@ -170,129 +120,11 @@ def _given(env: Mapping[Any, Any]) -> Environment:
         raise TypeError(f"env must be a mapping of str or bytes, not {env!r}")
     variables = {}
     for name, value in env.items():
-        key = _encode(name, "a name in env")
+        key = encode(name, "a name in env")
         if not key or b"=" in key:
             raise ValueError(f"a name in env is empty or has an equals sign: {name!r}")
-        variables[key] = _encode(value, f"env[{name!r}]")
+        variables[key] = encode(value, f"env[{name!r}]")
     return _make_environment(variables, drop_mark=False)
-
-
-# ---- descriptors ----
-
-
-def _fileno(file: Any, name: str) -> int:
-    """The descriptor of a file object of the caller's."""
-    if getattr(file, "closed", False) is True:
-        raise ValueError(f"{name} is a closed file: {file!r}")
-    try:
-        fd = file.fileno()
-    except OSError as error:
-        raise ValueError(f"{name} is a file without a descriptor: {file!r}") from error
-    if not isinstance(fd, int):
-        raise TypeError(f"{name} has a fileno() that gives no int: {file!r}")
-    if fd < 0:  # as of a closed socket
-        raise ValueError(f"{name} has no descriptor any more: {file!r}")
-    return fd
-
-
-def _descriptor(value: Any, name: str) -> Stdio:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
-    if isinstance(value, int):
-        if not 0 <= value < 1 << 31:
-            raise ValueError(f"{name} is no descriptor: {value}")
-        return Stdio("fd", value)
-    if isinstance(value, (str, bytes, os.PathLike)):
-        path = _encode(value, name)
-        if not path:
-            raise ValueError(f"{name} is an empty path")
-        return Stdio("path", -1, path)
-    if not hasattr(value, "fileno"):
-        raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
-    return Stdio("fd", _fileno(value, name), None, value)
-
-
-def _output(value: Any, name: str) -> Stdio:
-    if value == "capture":
-        return PIPE
-    if value == "null":
-        return NULL
-    if value == "inherit":
-        return INHERIT
-    if value == "file":
-        from tempfile import gettempdir  # 5 ms, and few ask for it
-
-        return Stdio("tempfile", -1, os.fsencode(gettempdir()))
-    return _descriptor(value, name)
-
-
-def _input(value: Any) -> Stdio:
-    if value is None or value == "null":
-        return NULL
-    if value == "inherit":
-        return INHERIT
-    if value in ("capture", "file"):
-        raise ValueError(f'stdin can\'t be "{value}": give the data as input=, or a path as "./{value}"')
-    return _descriptor(value, "stdin")
-
-
-def bytes_view(data: Any) -> memoryview:
-    """The bytes of `data`. Items wider than a byte would be counted in items otherwise, and those
-    that do not lie side by side can't be written at all.
-    """
-    view = memoryview(data)
-    try:
-        return view.cast("B")
-    except (TypeError, ValueError, NotImplementedError):  # whatever has no such view is copied
-        return memoryview(view.tobytes())
-
-
-def _from_bytes(data: Any) -> tuple[Stdio, Feed | None]:
-    view = bytes_view(data)
-    return (PIPE, Feed(data=view)) if len(view) else (NULL, None)
-
-
-def _is_plain(source: Any) -> bool:
-    """Whether it gives what is in its descriptor, as a `gzip.GzipFile` does not."""
-    buffered = getattr(source, "buffer", source)
-    return isinstance(getattr(buffered, "raw", buffered), io.FileIO) or not hasattr(source, "read")
-
-
-def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
-    """The descriptor behind a Python file; a regular file becomes the child's stdin itself."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        return PIPE, Feed(fd=fd, owner=source)
-    if not _is_plain(source):
-        return PIPE, Feed(read=source.read, owner=source)
-    if hasattr(source, "read"):
-        # Python may have read ahead of what the caller has seen, or not yet written what it wrote.
-        # First tell(), since after flush() a text file that is iterated gives a wrong answer.
-        offset: int = source.tell()
-        if offset >> 64:  # the decoder of a text file is amid something, which no offset stands for
-            return PIPE, Feed(read=source.read, owner=source)
-        source.flush()
-        os.lseek(fd, offset, os.SEEK_SET)
-    return Stdio("fd", fd, None, source), None
-
-
-def _feed(source: Any, encoding: str) -> tuple[Stdio, Feed | None]:
-    """What stdin becomes for `input`, and what is written to it."""
-    if isinstance(source, str):
-        return _from_bytes(source.encode(encoding, "surrogateescape"))
-    if getattr(source, "closed", False) is True:
-        raise ValueError(f"input is a closed file: {source!r}")
-    if hasattr(source, "fileno"):
-        try:
-            return _from_file(source, source.fileno())
-        except (OSError, AttributeError):
-            pass  # it has no descriptor after all, or can't tell where it is: then it is read
-    read = getattr(source, "read", None)
-    if callable(read):
-        return PIPE, Feed(read=read, owner=source)
-    try:
-        return _from_bytes(source)
-    except TypeError:
-        raise TypeError(f"input must be str, bytes-like or a file object, not {source!r}") from None
 
 
 # ---- numbers and words ----
@@ -386,18 +218,18 @@ def make_command(
         _codec(encoding, errors)
     feed = None
     if input is None:
-        in_stdio = NULL if stdin is None else _input(stdin)
+        in_stdio = NULL if stdin is None else input_stdio(stdin)
     elif stdin is not None:
         raise ValueError(f"input and stdin={stdin!r} exclude each other")
     else:
-        in_stdio, feed = _feed(input, encoding)
-    out_stdio = PIPE if stdout == "capture" else _output(stdout, "stdout")
+        in_stdio, feed = feed_stdio(input, encoding)
+    out_stdio = PIPE if stdout == "capture" else output_stdio(stdout, "stdout")
     if merge:
         if stderr != "capture":
             raise ValueError(f"merge and stderr={stderr!r} exclude each other")
         err_stdio = STDOUT
     else:
-        err_stdio = PIPE if stderr == "capture" else _output(stderr, "stderr")
+        err_stdio = PIPE if stderr == "capture" else output_stdio(stderr, "stderr")
     if on_output is not None and not callable(on_output):
         raise TypeError(f"on_output must be callable, not {on_output!r}")
     if leftovers not in ("leave", "kill"):
@@ -409,7 +241,7 @@ def make_command(
         _candidates(argv[0], environment.path),
         environment,
         env,
-        None if cwd is None else _encode(cwd, "cwd"),
+        None if cwd is None else encode(cwd, "cwd"),
         in_stdio,
         out_stdio,
         err_stdio,

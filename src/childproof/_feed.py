@@ -7,8 +7,8 @@ import select
 from errno import EAGAIN
 from typing import Any, Protocol
 
-from childproof._command import Feed, bytes_view
 from childproof._spawner import write
+from childproof._stdio import Feed, bytes_view
 
 CHUNK_BYTES = 65536
 
