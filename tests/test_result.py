@@ -93,7 +93,7 @@ def test_a_command_that_ran(cmd: str, code: int, outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("cmd", "more", "code", "stage", "number", "path"),
     [
-        (["no-such-program"], {}, 127, "exec", errno.ENOENT, "no-such-program"),
+        (["no-such-program"], {"env": {"PATH": "/no:/bin"}}, 127, "exec", errno.ENOENT, "no-such-program"),
         (["{}/missing"], {}, 127, "exec", errno.ENOENT, "{}/missing"),
         (["{}/plain"], {}, 126, "exec", errno.EACCES, "{}/plain"),
         (["plain"], {"env": {"PATH": "/no:{}:/bin"}}, 126, "exec", errno.EACCES, "plain"),
@@ -103,7 +103,7 @@ def test_a_command_that_ran(cmd: str, code: int, outcome: Outcome) -> None:
         (["{}/text"], {}, 126, "exec", errno.ENOEXEC, "{}/text"),
         (["{}/empty"], {}, 126, "exec", errno.ENOEXEC, "{}/empty"),
         (["{}/loop"], {}, 126, "exec", errno.ELOOP, "{}/loop"),
-        (["true", "x" * (1 << 18)], {}, 126, "exec", errno.E2BIG, "true"),
+        (["/bin/true", "x" * (1 << 18)], {}, 126, "exec", errno.E2BIG, "/bin/true"),
         ("true", {"cwd": "{}/missing"}, 125, "chdir", errno.ENOENT, "{}/missing"),
         ("true", {"cwd": "{}/plain"}, 125, "chdir", errno.ENOTDIR, "{}/plain"),
         (["no-such-program"], {"cwd": "{}/missing"}, 125, "chdir", errno.ENOENT, "{}/missing"),
