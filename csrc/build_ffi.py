@@ -6,7 +6,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ["spawn.c", "child.c", "close_fds.c", "reap.c"]
+SOURCES = ["spawn.c", "child.c", "close_fds.c", "reap.c", "process.c"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
 ffibuilder = FFI()

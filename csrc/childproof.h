@@ -129,6 +129,13 @@ struct cp_child {
     struct cp_child *next;
 };
 
+/* What a process was when it was looked at, from /proc/PID/stat. */
+struct cp_identity {
+    unsigned long long start; /* clock ticks since boot */
+    int ppid;
+    int session;
+};
+
 /* Once, before anything else. 0, or an errno. */
 int cp_init(void);
 
@@ -180,3 +187,12 @@ void cp_close(struct cp_child *child, int slot);
 /* write(2) that never raises SIGPIPE in the calling thread. The count, or
  * -errno. */
 ssize_t cp_write(int fd, const void *data, size_t size);
+
+/* /proc/PID/stat of any process: the size, or -errno. */
+ssize_t cp_read_stat(int pid, char *buffer, size_t size);
+
+/* Signal any process, if it is still the one that was looked at: through a
+ * pidfd that is opened before that is checked, or else, and without
+ * `use_pidfd`, by its number. 0 or an errno, ESRCH if it is another. */
+int cp_signal_process(int pid, const struct cp_identity *expected, int number,
+                      int use_pidfd);

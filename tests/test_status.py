@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
@@ -121,35 +122,84 @@ def test_an_exception_from_the_callers_code() -> None:
         childproof.run("echo hi; sleep 600", on_output=refuse)
 
 
-def test_keyboard_interrupt_at_every_line() -> None:
-    """An interrupt at any line of our modules leaves no child and no descriptor behind."""
-    points = 0
-    while True:
-        points += 1
-        if not _interrupted_at(points):
-            break
-    assert points > 100, "the whole of a run was walked through"
+class Stop(BaseException):
+    """What a host's signal handler raises."""
 
 
-def _interrupted_at(line: int) -> bool:
-    """Run with a KeyboardInterrupt at the n-th line; whether the run had that many."""
-    seen = 0
+@pytest.fixture
+def stopping_signal() -> Iterator[None]:
+    """SIGUSR1 raises `Stop`."""
 
-    def trace(frame: object, event: str, argument: object) -> object:
-        nonlocal seen
-        if "childproof" not in frame.f_code.co_filename:  # type: ignore[attr-defined]  # a frame
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("stopping_signal")
+@pytest.mark.parametrize("delay_seconds", [0.0005, 0.002, 0.005])
+def test_a_second_exception_while_the_tree_is_killed(delay_seconds: float) -> None:
+    """Killing is taken up again, then the exception propagates; the fixture looks for survivors."""
+    timers = [threading.Timer(delay_seconds, os.kill, (os.getpid(), signal.SIGUSR1))]
+
+    def refuse(stream: str, data: bytes) -> None:
+        timers[0].start()
+        raise LookupError(stream)
+
+    with pytest.raises((Stop, LookupError)):
+        childproof.run("for i in 1 2 3 4 5 6 7 8; do setsid sleep 600 & done; echo; sleep 600", on_output=refuse)
+    try:
+        timers[0].join()
+        time.sleep(0.01)
+    except Stop:  # it came after the end
+        pass
+
+
+class Interrupter:
+    """A trace function that raises KeyboardInterrupt at the n-th line of our modules."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        self.seen = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
+        """See `sys.settrace`."""
+        if "childproof" not in frame.f_code.co_filename:
             return None
         if event == "line":
-            seen += 1
-            if seen == line:
+            self.seen += 1
+            if self.seen == self.line:
                 raise KeyboardInterrupt
-        return trace
+        return self
 
-    sys.settrace(trace)  # type: ignore[arg-type]  # typeshed's protocol is narrower
+
+def lines_until_interrupted(line: int, command: str, timeout: float | None) -> int:
+    """Run with an interrupt at the n-th line; how many lines were seen."""
+    interrupter = Interrupter(line)
+    sys.settrace(interrupter)
     try:
-        childproof.run("echo hi; exit 3", "input")
+        childproof.run(command, "input", timeout=timeout)
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
         sys.settrace(None)
-    return seen >= line
+    return interrupter.seen
+
+
+def test_keyboard_interrupt_at_every_line() -> None:
+    """An interrupt at any line of our modules leaves no child and no descriptor behind."""
+    line = 1
+    while lines_until_interrupted(line, "echo hi; exit 3", None) >= line:
+        line += 1
+    assert line > 100, "the whole of a run was walked through"
+
+
+def test_keyboard_interrupt_while_the_deadline_kills() -> None:
+    """The same on the way through the deadline, at 150 lines spread over it."""
+    command = "echo hi; setsid sleep 600 & sleep 600"
+    lines = lines_until_interrupted(0, command, 0.02)
+    assert lines > 300
+    for line in range(1, lines, max(lines // 150, 1)):
+        lines_until_interrupted(line, command, 0.02)

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 CLEARING_SECONDS = 0.6
 """How long killing may take before survivors are reported; within the second that is promised."""
 
+ABORT_TRIES = 8
+"""How often killing is taken up again when an exception breaks it off."""
+
 NAMING_SECONDS = 0.1
 """How long the end waits for the names of holders."""
 
@@ -175,15 +178,36 @@ class Exchange:
         if self._child.state == DISOWNED or self.state is State.DONE:
             self._release()
             return
+        interrupted: BaseException | None = None
         try:
-            if self._child.pid > 0:
-                killing = self._make_killing(monotonic() + CLEARING_SECONDS)
-                poller = select.poll()
-                while (again := killing.step(monotonic())) is not None:
-                    poller.poll(max(again - monotonic(), 0) * 1000 + 1)
-                self._wait_for_end(monotonic() + 0.1)
+            until = monotonic() + CLEARING_SECONDS
+            for _ in range(ABORT_TRIES):
+                try:
+                    self._kill_and_wait(until)
+                    break
+                except BaseException as error:  # a second Ctrl-C: the tree dies first all the same
+                    interrupted = error
+            else:
+                self._child.signal_group(SIGKILL)
+                self._child.signal(SIGKILL)
+            if self._killing is not None and not self._killing.survivors:
+                for output in self._open.values():  # nobody is left who could get SIGPIPE
+                    self._child.close(output.slot)
+                    output.closed()
+                self._open.clear()
         finally:
             self._release()
+        if interrupted is not None:
+            raise interrupted
+
+    def _kill_and_wait(self, until: float) -> None:
+        if self._child.pid <= 0:
+            return
+        killing = self._make_killing(until)
+        poller = select.poll()
+        while (again := killing.step(monotonic())) is not None:
+            poller.poll(max(again - monotonic(), 0) * 1000 + 1)
+        self._wait_for_end(monotonic() + 0.1)
 
     # ---- start ----
 
@@ -191,13 +215,13 @@ class Exchange:
         if not spawn_suspends() or self._deadline == inf:
             return self._child.spawn(self._command, self._token)
         # This thread sleeps until the exec: another must kill a child whose exec is stuck.
-        from threading import Timer
+        from threading import TIMEOUT_MAX, Timer
 
         def expire() -> None:
             self._timed_out = True
             self._child.kill_suspended()
 
-        timer = Timer(max(self._deadline - monotonic(), 0), expire)
+        timer = Timer(min(max(self._deadline - monotonic(), 0), TIMEOUT_MAX), expire)
         timer.daemon = True
         try:
             timer.start()

@@ -12,6 +12,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -108,8 +109,6 @@ class Janitor:
     def _ensure_thread(self) -> None:
         stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
         if self._current is None or not self._current.is_alive() or stuck:
-            if self._wake is None:
-                self._wake = _wake_pipe()
             self._running = None
             self._busy_since = None
             self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
@@ -118,7 +117,8 @@ class Janitor:
             self._poke()
 
     def _poke(self) -> None:
-        assert self._wake is not None
+        if self._wake is None:
+            return  # the thread is young, and looks by itself; or it has no descriptor, and looks often
         try:
             os.write(self._wake[1], b"x")
         except BlockingIOError:
@@ -153,6 +153,11 @@ class Janitor:
 
     def _loop(self) -> None:
         me = threading.current_thread()
+        with self._lock:
+            if self._wake is None:
+                # Made here: an interrupt, which is the main thread's, can't come between.
+                with suppress(OSError):
+                    self._wake = _wake_pipe()
         while True:
             with self._lock:
                 if self._current is not me:
@@ -176,9 +181,12 @@ class Janitor:
         owners: dict[int, tuple[Child, int]] = {}
         wait_ms: int | None = None
         with self._lock:
-            assert self._wake is not None
-            poller.register(self._wake[0], select.POLLIN)
-            wake = self._wake[0]
+            wake = -1
+            if self._wake is not None:
+                wake = self._wake[0]
+                poller.register(wake, select.POLLIN)
+            else:
+                wait_ms = 50
             for child in self._children:
                 for slot, fd in _pipes(child).items():
                     owners[fd] = child, slot
@@ -187,7 +195,7 @@ class Janitor:
                     if child.pidfd >= 0 and child.pidfd not in self._refusing:
                         poller.register(child.pidfd, select.POLLIN)
                     else:
-                        wait_ms = 200
+                        wait_ms = wait_ms or 200
         while True:
             ready = poller.poll(wait_ms)
             with self._lock:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from childproof._command import MARK
 from childproof._result import ProcessInfo
+from childproof._spawner import read_stat
 
 COMMAND_BYTES = 4096
 """How much of a command line is read; it is for people."""
@@ -56,16 +57,9 @@ class Process(NamedTuple):
 
 def read_process(pid: int) -> Process | None:
     """The process `pid`, `None` if there is none, or no /proc."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    line = read_stat(pid)
+    if line is None:
         return None
-    try:
-        line = os.read(fd, 4096)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
     # The name may hold anything, closing brackets and spaces included.
     head, _, rest = line.rpartition(b")")
     fields = rest.split()

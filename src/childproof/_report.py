@@ -141,8 +141,8 @@ def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
 def _decode(command: Command, data: bytes) -> str:
     try:
         return data.decode(command.encoding, command.errors)
-    except (UnicodeError, ValueError):  # a strict handler: what was read is returned all the same
-        return data.decode(command.encoding, "backslashreplace")
+    except Exception:  # a strict handler, or the caller's own: what was read is returned
+        return data.decode("utf-8", "backslashreplace")
 
 
 def _text_of(command: Command, output: Output | None) -> Any:

@@ -83,6 +83,8 @@ class Holder(NamedTuple):
     escaped: bool
 
     def __str__(self) -> str:
+        if self.pid == 0:
+            return f"somebody whom /proc does not show still holds {', '.join(self.streams)}"
         where = ", ".join(f"{stream} (its fd {fd})" for fd, stream in zip(self.fds, self.streams, strict=False))
         return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
 

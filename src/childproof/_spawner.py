@@ -276,3 +276,18 @@ def write(fd: int, data: Any) -> int:
     """`os.write` that never raises SIGPIPE: the count, or -errno."""
     view = ffi.from_buffer(data)
     return int(lib.cp_write(fd, view, len(view)))
+
+
+def read_stat(pid: int) -> bytes | None:
+    """``/proc/PID/stat``, `None` if it can't be read. One C call, so that no interrupt leaks its
+    descriptor.
+    """
+    line = ffi.new("char[]", 1024)
+    size = lib.cp_read_stat(pid, line, 1024)
+    return bytes(ffi.buffer(line, size)) if size > 0 else None
+
+
+def signal_process(pid: int, start: int, ppid: int, session: int, number: int) -> int:
+    """Signal a process, if it still is the one that was looked at. 0, or an errno."""
+    identity = ffi.new("struct cp_identity *", (start, ppid, session))
+    return int(lib.cp_signal_process(pid, identity, number, has_pidfd()))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-from errno import EINVAL, ESRCH
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from childproof import _journal, _procfs
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
 from childproof._result import ProcessInfo
-from childproof._spawner import Child, has_pidfd
+from childproof._spawner import Child, signal_process
 
 NAMES_SECONDS = 0.1
 """How long killing waits for command lines and marks, which may block."""
@@ -54,35 +53,7 @@ def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[
 
 def send(process: Process, number: int) -> int:
     """Signal `process` if it still is that process. 0, or an errno."""
-    if not has_pidfd():
-        return _send_checked(process, number, None)
-    try:
-        pidfd = os.pidfd_open(process.pid)
-    except OSError as error:
-        if error.errno in (ESRCH, EINVAL):  # EINVAL: that number is a thread's by now
-            return ESRCH
-        return _send_checked(process, number, None)
-    try:
-        return _send_checked(process, number, pidfd)
-    finally:
-        os.close(pidfd)
-
-
-def _send_checked(process: Process, number: int, pidfd: int | None) -> int:
-    now = _procfs.read_process(process.pid)
-    # A process keeps its start for good, and changes its parent only by losing it.
-    if now is None or now.key != process.key:
-        return ESRCH
-    if now.session != process.session and now.ppid != process.ppid and now.name != process.name:
-        return ESRCH
-    try:
-        if pidfd is None:
-            os.kill(process.pid, number)
-        else:
-            signal.pidfd_send_signal(pidfd, number)
-    except OSError as error:
-        return error.errno or ESRCH
-    return 0
+    return signal_process(process.pid, process.start, process.ppid, process.session, number)
 
 
 class Tree:
@@ -129,7 +100,8 @@ class Tree:
             self._known[process.key] = process
         self._unknown = {p.key for p in fresh if p.pid not in inside and p.alive}
         alive = [process for process in inside.values() if process.alive]
-        return sorted(alive, key=lambda process: _depth(process, inside))
+        depths: dict[int, int] = {}
+        return sorted(alive, key=lambda process: _depth(process, inside, depths))
 
     def _belongs(self, process: Process, pinned: bool) -> bool:
         """By what is known of it alone, without its parent."""
@@ -220,13 +192,15 @@ class Tree:
         return done
 
 
-def _depth(process: Process, inside: dict[int, Process]) -> int:
-    depth, seen = 0, {process.pid}
-    while process.ppid in inside and process.ppid not in seen:
-        process = inside[process.ppid]
-        seen.add(process.pid)
-        depth += 1
-    return depth
+def _depth(process: Process, inside: dict[int, Process], depths: dict[int, int]) -> int:
+    """How many of its ancestors are inside; `depths` remembers, for trees of thousands."""
+    line = [process]
+    while line[-1].pid not in depths and line[-1].ppid in inside and len(line) <= len(inside):
+        line.append(inside[line[-1].ppid])
+    depth = depths.get(line[-1].pid, 0)
+    for above, member in enumerate(reversed(line)):
+        depths.setdefault(member.pid, depth + above)
+    return depths[process.pid]
 
 
 class Killing:
