@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -142,6 +143,7 @@ def test_the_deadline_is_kept_and_the_tree_is_dead(command: str) -> None:
     assert not any(is_alive(info.pid) for info in result.killed)
 
 
+@pytest.mark.usefixtures("every_way")
 def test_a_double_forked_daemon_dies_too() -> None:
     """It is init's child, in a session of its own; the pipe and the mark tell."""
     result = childproof.run([*program("daemon", 600)], timeout=600)
@@ -154,6 +156,7 @@ def test_a_double_forked_daemon_dies_too() -> None:
     assert pid in [info.pid for info in result.killed]
 
 
+@pytest.mark.usefixtures("every_way")
 def test_input_that_nobody_reads() -> None:
     """5 MB of it do not hold the deadline up."""
     began = time.monotonic()
@@ -161,6 +164,7 @@ def test_input_that_nobody_reads() -> None:
     assert took_less_than(2, began)
 
 
+@pytest.mark.usefixtures("every_way")
 def test_endless_output_is_bounded() -> None:
     """`yes` for a second, in 1,000 bytes."""
     result = childproof.run("yes", timeout=1, max_output=1000, strip=False)
@@ -263,8 +267,26 @@ def test_the_deadline_holds_without_proc(monkeypatch: pytest.MonkeyPatch) -> Non
     result = childproof.run("echo $$; sleep 600; echo x", timeout=0.5)
     assert took_less_than(1.5, began)
     assert (result.code, result.out) == (124, str(result.pid))
+    assert [info.pid for info in result.killed] == [result.pid]
 
 
 def test_a_result_is_made_once() -> None:
     """With no linger the end of the output and the end of the call coincide; the pid is not lost."""
     assert all(childproof.run(["true"], linger=0).pid > 0 for _ in range(300))
+
+
+@pytest.mark.usefixtures("every_way")
+def test_the_deadline_holds_without_a_descriptor_left() -> None:
+    """A host that is out of descriptors when the deadline comes: the tree dies, the call is back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def exhaust(stream: str, data: bytes) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+
+    began = time.monotonic()
+    try:
+        result = childproof.run("echo hi; sleep 600; echo x", timeout=0.5, on_output=exhaust)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert took_less_than(1.5, began)
+    assert (result.code, result.out) == (124, "hi")

@@ -157,11 +157,15 @@ class Tree:
             janitor.abandon(self._job)
         self._job = None
 
+    def child_runs(self) -> bool:
+        """Whether the child has not ended, which needs no /proc."""
+        return self._child.ended() == 0
+
     def strike_blindly(self) -> bool:
         """SIGKILL for the child and its group, found without /proc; whether the child still runs."""
         self._child.signal_group(signal.SIGKILL)
         self._child.signal(signal.SIGKILL)
-        return self._child.ended() == 0
+        return self.child_runs()
 
     def child_info(self) -> ProcessInfo:
         """The child, as far as it can be seen."""
@@ -219,13 +223,15 @@ class Killing:
         self._members: list[Process] = []
         self._asking = False
         self._killed: dict[Key, Process] = {}
+        self._struck_blindly: tuple[ProcessInfo, ...] = ()
         self.survivors: tuple[ProcessInfo, ...] = ()
 
     @property
     def killed(self) -> tuple[ProcessInfo, ...]:
         """Who was sent SIGKILL and is not among the survivors."""
         alive = {info.pid for info in self.survivors}
-        return tuple(self._tree.info(p) for p in self._killed.values() if p.pid not in alive)
+        seen = tuple(self._tree.info(p) for p in self._killed.values())
+        return tuple(info for info in seen or self._struck_blindly if info.pid not in alive)
 
     def step(self, now: float) -> float | None:
         """Go on; the time of the next step, `None` when it is over."""
@@ -258,6 +264,8 @@ class Killing:
 
     def _without_members(self, now: float) -> float | None:
         """Nobody is seen: either nobody is left, or /proc does not show even the child."""
+        if not self._killed and self._tree.child_runs():
+            self._struck_blindly = (self._tree.child_info(),)
         if not self._tree.strike_blindly():
             return None
         if now >= self._give_up_at:
