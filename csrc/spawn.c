@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -318,7 +317,6 @@ static int clone_child(struct cp_child *child, struct cp_block *block)
         flags |= CLONE_VM | CLONE_CHILD_CLEARTID;
         if (child->start == CP_START_VFORK)
             flags |= CLONE_VFORK;
-        child->group = 0;
         pid = clone(cp_child_main, block, flags, block, &child->fd[CP_PIDFD],
                     NULL, &block->tid);
         pidfd = child->fd[CP_PIDFD];

@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import childproof
 from childproof import Outcome, _procfs
+from childproof._janitor import janitor
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from forcing import every_way  # noqa: F401  # a fixture
 
@@ -82,21 +84,29 @@ def test_a_flooding_holder_does_not_hold_the_call() -> None:
     stop(pid)
 
 
-def test_a_holder_that_writes_later_lives() -> None:
-    """What a leftover writes after the return is taken from it and discarded."""
-    result = childproof.run("(sleep 1; head -c 1000000 /dev/zero; echo done > $0) & echo ok", linger=0)
+def test_a_holder_that_writes_later_lives(tmp_path: Path) -> None:
+    """What a leftover writes after the return is taken from it and discarded: it gets to its end."""
+    done = tmp_path / "done"
+    result = childproof.run(f"(sleep 0.5; head -c 1000000 /dev/zero && touch {done}) & echo ok", linger=0)
     assert result.out == "ok"
     assert result.held
-    result = childproof.run(["sh", "-c", "(head -c 1000000 /dev/zero && sleep 600) & sleep 0.1"], linger=0)
-    holder = max(result.held, key=lambda h: h.pid)
-    assert wait_until(lambda: any("sleep 600" in h.command for h in childproof.holders(_link_of(holder))))
-    for left in childproof.holders(_link_of(holder)):
-        if left.pid != os.getpid():
-            stop(left.pid)
+    assert wait_until(done.exists)
 
 
-def _link_of(holder: childproof.Holder) -> str:
-    return os.readlink(f"/proc/{holder.pid}/fd/{holder.fds[0]}")
+def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started the deadline holds, and holders are told by their names alone."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(janitor, "_current", None)
+    assert childproof.run("echo hi; sleep 600; echo x", timeout=0.5)[:2] == (124, "hi")
+    result = childproof.run("sleep 600 & echo ok")
+    assert [holder.command for holder in result.held] == ["[sleep]"]
+    stop(result.held[0].pid)
+    monkeypatch.undo()
+    janitor.submit(int)  # the thread is there again, and does what was left to it
 
 
 def test_the_deadline_cuts_the_linger() -> None:

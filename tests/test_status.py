@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
 import childproof
-from childproof import Outcome, _spawner
-from conftest import SLACK_SECONDS
+from childproof import Outcome, _procfs, _spawner
+from conftest import SLACK_SECONDS, children
 from forcing import force
 from injection import inject
 
@@ -80,6 +81,49 @@ def test_another_thread_waits_for_any_child(told: bool, monkeypatch: pytest.Monk
         assert (result.outcome is Outcome.STATUS_LOST) == (result.code == 125)
 
 
+def test_killed_before_its_exec() -> None:
+    """It is the start that failed, with the stage that was reached; not a program that died."""
+    answer = inject(
+        ["setsid:signal=KILL"],
+        "r = childproof.run('echo ran')\nanswer = [r.code, r.outcome.name, r.error.stage, str(r.error)]",
+    )
+    assert answer[:3] == [125, "NOT_STARTED", "setsid"], answer
+    assert "died of signal 9 at setsid, before its exec" in answer[3]
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_child_that_dies_with_its_spawning_thread_is_started_again_once(kills: int, tmp_path: Path) -> None:
+    """SIGKILL before the exec, as PDEATHSIG sends it when the thread ends: one more try, no third."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    killed: list[int] = []
+
+    def kill_those_that_wait() -> None:
+        while len(killed) < kills:
+            for pid in children() - set(killed):
+                if (_procfs.read_process(pid) or _procfs.Process(0, 0, 0, 0, "Z", 0, 0, "")).state == "S":
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        if kills == 1:
+            reader.append(os.open(fifo, os.O_RDONLY))
+
+    reader: list[int] = []
+    thread = threading.Thread(target=kill_those_that_wait)
+    thread.start()
+    result = childproof.run("echo ran", "input", stdout=fifo, timeout=60)
+    thread.join()
+    if kills == 1:
+        assert (result.code, result.outcome) == (0, Outcome.EXITED)
+        assert os.read(reader[0], 100) == b"ran\n"
+        os.close(reader[0])
+    else:
+        assert (result.code, result.outcome) == (125, Outcome.NOT_STARTED)
+        assert result.error is not None
+        assert result.error.stage == "open"
+    assert result.pid not in killed[:1]
+
+
 @pytest.mark.parametrize("fault", ["clone:error=EAGAIN", "clone:error=ENOMEM", "mmap:error=ENOMEM:when=1"])
 def test_no_process_can_be_had(fault: str) -> None:
     """EAGAIN and ENOMEM are reported at once, with stage and reason, and nothing leaks."""
@@ -138,6 +182,8 @@ def stopping_signal() -> Iterator[None]:
     signal.signal(signal.SIGUSR1, before)
 
 
+# A handler may run in a weakref callback of the standard library's, where Python drops what it raises.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("stopping_signal")
 @pytest.mark.parametrize("delay_seconds", [0.0005, 0.002, 0.005])
 def test_a_second_exception_while_the_tree_is_killed(delay_seconds: float) -> None:

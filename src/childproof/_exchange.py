@@ -1,8 +1,8 @@
 """The life of one command, without waiting.
 
 An `Exchange` registers the descriptors it wants to hear of, says when it must be woken, and takes
-readiness and time in. Whoever drives it does the waiting: `drive` below with one poll, others with
-one loop for many.
+readiness and time in. Whoever drives it does the waiting: `run` with one poll, others with one loop
+for many.
 
     STARTING -> RUNNING -> LINGERING -> CLEARING -> NAMING -> DONE
                    |                       ^
@@ -25,24 +25,13 @@ from enum import Enum
 from math import inf
 from signal import SIGCONT, SIGKILL, SIGTERM
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from childproof import _report
 from childproof._command import Command
-from childproof._feed import Feeder, make_feeder
-from childproof._output import Output
 from childproof._report import Facts
-from childproof._spawner import (
-    DIED,
-    DISOWNED,
-    FAILED,
-    SPAWNING,
-    STDERR,
-    STDIN,
-    STDOUT,
-    Child,
-    spawn_suspends,
-)
+from childproof._spawner import DIED, DISOWNED, FAILED, SPAWNING, STDERR, STDIN, STDOUT, Child, spawn_suspends
+from childproof._streams import Registry, Streams, refuse_copy
 
 if TYPE_CHECKING:
     from childproof._holders import Search
@@ -58,8 +47,6 @@ ABORT_TRIES = 8
 NAMING_SECONDS = 0.1
 """How long the end waits for the names of holders."""
 
-_IN, _OUT = select.POLLIN, select.POLLOUT
-
 
 class State(Enum):
     """See the module."""
@@ -71,16 +58,6 @@ class State(Enum):
     CLEARING = 4
     NAMING = 5
     DONE = 6
-
-
-class Registry(Protocol):
-    """What hears of descriptors; `select.poll` and `select.epoll` objects are such."""
-
-    def register(self, fd: int, eventmask: int, /) -> object:
-        """Report readiness of `fd` from now on."""
-
-    def unregister(self, fd: int, /) -> object:
-        """Do so no more."""
 
 
 class Exchange:
@@ -100,11 +77,7 @@ class Exchange:
         self._deadline = began + command.timeout
         self._child = Child()
         self._token: bytes | None = None
-        self._outputs: list[Output] = []
-        self._open: dict[int, Output] = {}
-        self._feeder: Feeder | None = None
-        self._feed_fds: dict[int, int] = {}  # what is registered for it
-        self._spawned_at = began
+        self._streams = Streams(command, self._child, registry)
         self._respawned = False
         self._check_pause = 0.02
         self._check_at = inf
@@ -114,9 +87,8 @@ class Exchange:
         self._tree: Tree | None = None
         self._killing: Killing | None = None
         self._search: Search | None = None
-        self._search_pipes: dict[str, str] = {}
+        self._name_until = inf
         self._held: tuple[Holder, ...] = ()
-        self._unreaped: tuple[ProcessInfo, ...] = ()
         self._stuck_at = ""
         self._result: Result[Any] | None = None
         self.wake_at = self._deadline
@@ -137,15 +109,13 @@ class Exchange:
 
     def ready(self, fd: int) -> None:
         """`fd` has something: data, room, an end or an error."""
-        output = self._open.get(fd)
-        if output is not None:
-            self._read(output)
-        elif fd in self._feed_fds:
-            self._feed(fd)
+        if self._streams.ready(fd):
+            if not self._streams.open:
+                self._on_end_of_output()
         elif fd == self._child.pidfd and not self._exited:
             self._on_exit(monotonic())
         elif self._child.state == DISOWNED:
-            self._refuse_copy()
+            refuse_copy()
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
@@ -191,10 +161,8 @@ class Exchange:
                 self._child.signal_group(SIGKILL)
                 self._child.signal(SIGKILL)
             if self._killing is not None and not self._killing.survivors:
-                for output in self._open.values():  # nobody is left who could get SIGPIPE
-                    self._child.close(output.slot)
-                    output.closed()
-                self._open.clear()
+                for slot in (STDOUT, STDERR):
+                    self._child.close(slot)  # nobody is left who could get SIGPIPE
         finally:
             self._release()
         if interrupted is not None:
@@ -234,24 +202,10 @@ class Exchange:
                 self._stuck_at = self._child.stuck_stage()
 
     def _listen(self) -> None:
-        command, child, registry = self._command, self._child, self._registry
-        limit = command.max_output
-        for name, slot, stdio in (
-            ("stdout", STDOUT, command.stdout),
-            ("stderr", STDERR, command.stderr),
-        ):
-            if stdio.kind in ("pipe", "tempfile"):
-                output = Output(name, slot, limit)
-                self._outputs.append(output)
-                if stdio.kind == "pipe":
-                    output.fd = child.fd(slot)
-                    self._open[output.fd] = output
-                    registry.register(output.fd, _IN)
-        if command.feed is not None:
-            self._feeder = make_feeder(command.feed, child.fd(STDIN), command.encoding)
-            self._feed(-1)
+        child = self._child
+        self._streams.listen()
         if child.pidfd >= 0:
-            registry.register(child.pidfd, _IN)
+            self._registry.register(child.pidfd, select.POLLIN)
         else:
             self._check_pause = 0.001
         self._check_at = monotonic() + self._check_pause
@@ -275,123 +229,55 @@ class Exchange:
         else:
             self._check_at = inf
 
-    # ---- input and output ----
-
-    def _feed(self, fd: int) -> None:
-        """Write what can be written now; hear of the descriptors that the next step needs."""
-        feeder = self._feeder
-        assert feeder is not None
-        self._guard(feeder.step, fd)
-        self._want_for_feed(feeder.fds)
-        if not feeder.fds:
-            self._stop_feeding()
-
-    def _want_for_feed(self, wanted: dict[int, int]) -> None:
-        for old, events in self._feed_fds.items():
-            if wanted.get(old) != events:
-                self._registry.unregister(old)
-        for new, events in wanted.items():
-            if self._feed_fds.get(new) != events:
-                self._registry.register(new, events)
-        self._feed_fds = dict(wanted)
-
-    def _stop_feeding(self) -> None:
-        if self._feeder is not None:
-            self._want_for_feed({})
-            self._feeder = None
-            self._child.close(STDIN)
-
-    def _read(self, output: Output) -> int:
-        """One read; the number of bytes, 0 when nothing came or the pipe has ended."""
-        try:
-            data = os.read(output.fd, output.read_bytes)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            if self._child.state == DISOWNED:
-                self._refuse_copy()
-            data = b""
-        if not data:
-            self._end_of(output)
-            return 0
-        output.sink.add(data)
-        if len(data) == output.read_bytes:
-            output.full_read()
-        if self._command.on_output is not None:
-            self._guard(self._command.on_output, output.name, data)
-        return len(data)
-
-    def _guard(self, function: Any, *args: Any) -> None:
-        """Call the caller's code; it may fork, and the copy must not go on."""
-        function(*args)
-        if self._child.state == DISOWNED:
-            self._refuse_copy()
-
-    def _refuse_copy(self) -> None:
-        raise RuntimeError("this is a forked copy of a process that runs a command: the command is not its own")
-
-    def _end_of(self, output: Output) -> None:
-        self._registry.unregister(output.fd)
-        del self._open[output.fd]
-        output.closed()
-        self._child.close(output.slot)
-        if self.state is State.LINGERING and not self._open:
+    def _on_end_of_output(self) -> None:
+        """The last output pipe has ended, or there was none."""
+        if self.state is State.LINGERING:
             self._after_linger(monotonic())
-        elif self._child.pidfd < 0 and not self._open:
-            self._check_pause = 0.0005  # it is about to end
+            self._schedule()
+        elif self._child.pidfd < 0:
+            self._check_pause = 0.0005  # the child is about to end
             self._check_at = monotonic()
             self._schedule()
-
-    def _read_what_is_there(self) -> None:
-        """All that is in the pipes now, and no more: somebody may go on writing for ever."""
-        for output in list(self._open.values()):
-            remaining = output.waiting_bytes()
-            while output.fd >= 0 and remaining > 0:
-                got = self._read(output)
-                if got == 0:
-                    break
-                remaining -= got
-            if output.fd >= 0 and remaining <= 0:
-                self._read(output)  # its end, if it has come
 
     # ---- the child's end ----
 
     def _on_exit(self, now: float) -> None:
         child = self._child
-        self._exited = True
-        if child.pidfd >= 0:
-            self._registry.unregister(child.pidfd)
-        if child.settle(dead=True) == DIED and self._may_respawn():
+        if self._take_exit() == DIED and self._may_respawn():
             self._respawn()
             return
-        self._stop_feeding()
+        self._streams.stop_feeding()
         if self.state in (State.GRACE, State.CLEARING):
             return
         if child.state in (FAILED, DIED):
             self._conclude()
             return
-        self._read_what_is_there()
+        self._streams.read_what_is_there()
         self.state = State.LINGERING
         self._limit = min(now + self._command.linger, max(self._deadline, now))
-        if not self._open:
+        if not self._streams.open:
             self._after_linger(now)
         self._schedule()
 
+    def _take_exit(self) -> int:
+        """Note that the child has ended; the state in which it did."""
+        self._exited = True
+        if self._child.pidfd >= 0:
+            self._registry.unregister(self._child.pidfd)
+        return self._child.settle(dead=True)
+
     def _may_respawn(self) -> bool:
         """It was killed before its exec, as by the end of the thread that spawned it."""
-        fed = self._feeder is not None and not self._feeder.can_restart
-        if self._respawned or fed or self.state is not State.STARTING:
+        if self._respawned or not self._streams.can_restart or self.state is not State.STARTING:
             return False
         return self._child.reap() and self._child.status() == -SIGKILL
 
     def _respawn(self) -> None:
         self._respawned = True
-        self._stop_feeding()
-        for output in list(self._open.values()):
-            self._end_of(output)
-        self._outputs.clear()
+        self._streams.close()
         self._child.release()
         self._child = Child()
+        self._streams = Streams(self._command, self._child, self._registry)
         self._exited = False
         self.begin()
 
@@ -400,7 +286,6 @@ class Exchange:
             self._clear(now)
         else:
             self._finish(now)
-        self._schedule()  # an end of output brings us here too, between two ticks
 
     # ---- the deadline ----
 
@@ -412,14 +297,12 @@ class Exchange:
         self._timed_out = True
         if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
-        self._make_tree()  # while the input pipe, which is evidence, is open
-        self._stop_feeding()
+        tree = self._make_tree()  # while the input pipe, which is evidence, is open
+        self._streams.stop_feeding()
         if self._command.grace == 0:
             self._clear(now)
             return
         self.state = State.GRACE
-        self._limit = self._deadline + self._command.grace
-        tree = self._make_tree()
         members = tree.members()
         tree.signal(members, SIGTERM)
         tree.signal(members, SIGCONT)
@@ -439,13 +322,13 @@ class Exchange:
         if self._tree is None:
             from childproof._holders import pipe_links
 
-            ends = {output.name: output.fd for output in self._open.values()}
+            ends = self._streams.ends()
             if (stdin := self._child.fd(STDIN)) >= 0:
                 ends["stdin"] = stdin
             token = self._token.rpartition(b":")[2] if self._token is not None else None
             self._tree = Tree(
                 self._child,
-                Evidence(self._spawned_at, token, pipe_links(ends), self._command.secrets),
+                Evidence(self._began, token, pipe_links(ends), self._command.secrets),
             )
         return self._tree
 
@@ -458,7 +341,7 @@ class Exchange:
 
     def _clear(self, now: float) -> None:
         """GRACE ends here too: either nobody is left, or its time is over."""
-        if self.state is State.GRACE and now < self._deadline + self._command.grace and (self._make_tree().members()):
+        if self.state is State.GRACE and now < self._deadline + self._command.grace and self._make_tree().members():
             self._watch_grace(now)
             return
         self.state = State.CLEARING
@@ -480,30 +363,26 @@ class Exchange:
 
     def _finish(self, now: float) -> None:
         """The child has ended, or has been given up: see who holds the pipes."""
-        self.state = State.NAMING  # the end of an output, read below, must not lead here again
         if not self._exited and self._child.ended() != 0:
-            self._exited = True
-            if self._child.pidfd >= 0:
-                self._registry.unregister(self._child.pidfd)
-            self._child.settle(dead=True)
-        self._read_what_is_there()
-        if not self._open:
+            self._take_exit()
+        self._streams.read_what_is_there()
+        if not self._streams.open:
             self._conclude()
             return
         from childproof._holders import Search, pipe_links
 
-        self._search_pipes = pipe_links({output.name: output.fd for output in self._open.values()})
-        self._search = Search(self._search_pipes, self._child.pid if self._child.leads_group else None)
+        session = self._child.pid if self._child.leads_group else None
+        self._search = Search(pipe_links(self._streams.ends()), session)
         self.state = State.NAMING
-        self._deadline_of_names = now + NAMING_SECONDS
+        self._name_until = now + NAMING_SECONDS
         self._step_naming(now)
 
     def _step_naming(self, now: float) -> None:
         assert self._search is not None
-        if not self._search.answered() and now < self._deadline_of_names:
+        if not self._search.answered() and now < self._name_until:
             self._limit = now + 0.001
             return
-        self._held = self._search.holders(self._search_pipes)
+        self._held = self._search.holders()
         self._conclude()
 
     def _wait_for_end(self, until: float) -> None:
@@ -514,10 +393,7 @@ class Exchange:
     def _conclude(self) -> None:
         """Reap, hand over what must go on, and put the Result together."""
         child, command = self._child, self._command
-        for output in self._outputs:
-            if output.fd < 0 and child.fd(output.slot) >= 0:
-                output.read_file(child.fd(output.slot), command.max_output)
-                child.close(output.slot)
+        self._streams.read_files()
         survivors: tuple[ProcessInfo, ...] = self._killing.survivors if self._killing else ()
         if child.pid > 0 and not child.reap():
             survivors = _report.with_child(survivors, child.pid)
@@ -527,7 +403,7 @@ class Exchange:
             began=self._began,
             timed_out=self._timed_out,
             stuck_at=self._stuck_at,
-            outputs=self._outputs,
+            outputs=self._streams.outputs,
             held=self._held,
             killed=self._killing.killed if self._killing else (),
             survivors=survivors,
@@ -539,12 +415,7 @@ class Exchange:
     def _release(self) -> None:
         """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
         child = self._child
-        self._feeder = None
-        child.close(STDIN)
-        for output in self._open.values():
-            output.closed()
-        pipes = bool(self._open)
-        self._open.clear()
+        pipes = self._streams.hand_over()
         if child.state != DISOWNED and child.pid > 0 and (pipes or not child.reap()):
             from childproof._janitor import janitor
 
@@ -553,10 +424,16 @@ class Exchange:
             child.release()
 
 
+_preloaded = False
+
+
 def _preload() -> None:
     """Import what a deadline will need, while the child is on its way to its exec: later there may be
     no descriptor left to import with.
     """
+    global _preloaded
+    if _preloaded:
+        return
     try:
         import fcntl
         import termios
@@ -564,6 +441,7 @@ def _preload() -> None:
         from childproof import _holders, _tree
     except (ImportError, OSError):
         return
+    _preloaded = True
     del fcntl, termios, _holders, _tree
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from childproof import _procfs
 from childproof._janitor import Job, janitor
@@ -17,6 +18,28 @@ def pipe_links(fds: dict[str, int]) -> dict[str, str]:
     return {f"pipe:[{os.fstat(fd).st_ino}]": name for name, fd in fds.items()}
 
 
+def _scan(wanted: dict[str, str], writers_only: bool) -> dict[int, list[tuple[int, str]]]:
+    """By pid, the descriptors whose link is in `wanted`, each with its name from there."""
+    found = {}
+    for pid in _procfs.pids():
+        links = [(fd, name) for fd, name, writes in _procfs.open_links(pid, wanted) if writes or not writers_only]
+        if links:
+            found[pid] = links
+    return found
+
+
+def _ask_names(pids: Iterable[int]) -> Job:
+    return janitor.submit(lambda: {pid: _procfs.command_line(pid) for pid in pids})
+
+
+def _holder(pid: int, links: list[tuple[int, str]], commands: dict[int, str | None], session: int | None) -> Holder:
+    process = _procfs.read_process(pid)
+    name = f"[{process.name}]" if process else "[gone]"
+    escaped = process is not None and session is not None and process.session != session
+    streams = tuple(stream for _, stream in links if stream)
+    return Holder(pid, commands.get(pid) or name, tuple(fd for fd, _ in links), streams, escaped)
+
+
 class Search:
     """Who holds the write ends of some pipes of ours. The names come from the background.
 
@@ -25,31 +48,21 @@ class Search:
 
     def __init__(self, pipes: dict[str, str], session: int | None) -> None:
         """`session`: the child's session, `None` if it had none of its own."""
+        self._pipes = pipes
         self._session = session
-        self._found: dict[int, list[tuple[int, str]]] = {}
-        for pid in _procfs.pids():
-            links = [(fd, name) for fd, name, writes in _procfs.open_links(pid, pipes) if writes]
-            if links:
-                self._found[pid] = links
-        self._job: Job = janitor.submit(lambda: {pid: _procfs.command_line(pid) for pid in self._found})
+        self._found = _scan(pipes, writers_only=True)
+        self._job = _ask_names(self._found)
 
     def answered(self) -> bool:
         """Whether the names have been read."""
         return self._job.done.is_set()
 
-    def holders(self, pipes: dict[str, str]) -> tuple[Holder, ...]:
+    def holders(self) -> tuple[Holder, ...]:
         """What was found; a pipe that nobody seems to hold has a holder that /proc hides."""
-        commands = (self._job.value if self._job.done.is_set() else None) or {}
-        found: list[Holder] = []
-        seen: set[str] = set()
-        for pid, links in self._found.items():
-            process = _procfs.read_process(pid)
-            name = f"[{process.name}]" if process else "[gone]"
-            escaped = process is not None and self._session is not None and process.session != self._session
-            streams = tuple(stream for _, stream in links)
-            seen.update(streams)
-            found.append(Holder(pid, commands.get(pid) or name, tuple(fd for fd, _ in links), streams, escaped))
-        hidden = tuple(name for name in pipes.values() if name not in seen)
+        commands = janitor.answer(self._job) or {}
+        found = [_holder(pid, links, commands, self._session) for pid, links in self._found.items()]
+        seen = {stream for holder in found for stream in holder.streams}
+        hidden = tuple(name for name in self._pipes.values() if name not in seen)
         if hidden:
             found.append(Holder(0, "[not visible]", tuple(-1 for _ in hidden), hidden, True))
         return tuple(found)
@@ -87,17 +100,8 @@ def holders(target: int | str) -> list[Holder]:
 
     """
     wanted = dict.fromkeys(_links_of(target), "")
-    found = {}
-    for pid in _procfs.pids():
-        links = _procfs.open_links(pid, wanted)
-        if links:
-            found[pid] = tuple(fd for fd, _, _ in links)
-    job = janitor.submit(lambda: {pid: _procfs.command_line(pid) for pid in found})
+    found = _scan(wanted, writers_only=False)
+    job = _ask_names(found)
     job.done.wait(NAMES_SECONDS)
-    commands = (job.value if job.done.is_set() else None) or {}
-    result = []
-    for pid, fds in found.items():
-        process = _procfs.read_process(pid)
-        name = f"[{process.name}]" if process else "[gone]"
-        result.append(Holder(pid, commands.get(pid) or name, fds, (), False))
-    return result
+    commands = janitor.answer(job) or {}
+    return [_holder(pid, links, commands, None) for pid, links in found.items()]

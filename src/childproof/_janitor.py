@@ -61,21 +61,30 @@ class Janitor:
         self._wake: tuple[int, int] | None = None
 
     def submit(self, function: Callable[[], Any]) -> Job:
-        """Have `function` called in the background."""
+        """Have `function` called in the background; where no thread can be had it is done at once,
+        and its value is `None`.
+        """
         job = Job(function)
         with self._lock:
             self._jobs.append(job)
-            self._ensure_thread()
+            if not self._ensure_thread():
+                self._jobs.remove(job)
+                job.done.set()
         return job
 
-    def abandon(self, job: Job) -> None:
-        """Nobody waits for `job` any more; a thread that hangs in it is replaced at once."""
+    def answer(self, job: Job) -> Any:
+        """The value of `job` if it is done, else `None`, and nobody waits for it any more: a thread
+        that hangs in it is replaced at once.
+        """
+        if job.done.is_set():
+            return job.value
         with self._lock:
             if job in self._jobs:
                 self._jobs.remove(job)
             elif job is self._running:
                 self._busy_since = float("-inf")
                 self._ensure_thread()
+        return None
 
     def adopt(self, child: Child) -> None:
         """Drain and reap `child`, which the caller must not touch any more."""
@@ -106,15 +115,21 @@ class Janitor:
 
     # ---- under the lock ----
 
-    def _ensure_thread(self) -> None:
+    def _ensure_thread(self) -> bool:
+        """Start the thread, or wake it; whether there is one."""
         stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
         if self._current is None or not self._current.is_alive() or stuck:
             self._running = None
             self._busy_since = None
             self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
-            self._current.start()
+            try:
+                self._current.start()
+            except RuntimeError:  # no thread can be had now; what waits is done when one can
+                self._current = None
+                return False
         else:
             self._poke()
+        return True
 
     def _poke(self) -> None:
         if self._wake is None:

@@ -133,28 +133,20 @@ class Tree:
             return False
         self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
         pids, candidates, token = [p.pid for p in named], [pid for pid, _ in strangers], self._evidence.token
-        try:
-            self._job = janitor.submit(lambda: _look(pids, candidates, token))
-        except (OSError, RuntimeError):  # no descriptor or no thread is left: kill without names
-            return False
+        self._job = janitor.submit(lambda: _look(pids, candidates, token))
         return True
 
     def answered(self) -> bool:
-        """Take the answer if it has come."""
+        """Whether the answer has come."""
+        return self._job is None or self._job.done.is_set()
+
+    def take_answer(self) -> None:
+        """Take it; if it has not come it is not waited for any longer."""
         if self._job is None:
-            return True
-        if not self._job.done.is_set():
-            return False
-        commands, marked = self._job.value or ({}, set())
+            return
+        commands, marked = janitor.answer(self._job) or ({}, set())
         self.commands.update((self._asked[pid], line) for pid, line in commands.items())
         self._marked.update(self._asked[pid] for pid in marked)
-        self._job = None
-        return True
-
-    def give_up_asking(self) -> None:
-        """The answer is not waited for any longer."""
-        if self._job is not None:
-            janitor.abandon(self._job)
         self._job = None
 
     def child_runs(self) -> bool:
@@ -241,14 +233,11 @@ class Killing:
                 self._asking = True
                 self._ask_until = min(now + NAMES_SECONDS, self._give_up_at)
                 return min(now + 0.0005, self._ask_until)
-            if not self._members:
-                return self._without_members(now)
-        elif not self._tree.answered():
-            if now < self._ask_until:
-                return now + 0.001
-            self._tree.give_up_asking()
-        if self._asking:
+        elif not self._tree.answered() and now < self._ask_until:
+            return now + 0.001
+        else:
             self._asking = False
+            self._tree.take_answer()
             self._members = self._tree.members()  # with those that the marks have told
         if not self._members:
             return self._without_members(now)

@@ -1,0 +1,183 @@
+"""The pipes of one command while it runs: what is fed, what is read, what is still open.
+
+Nothing here waits, and nothing here knows of deadlines or of the child's end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from childproof._feed import Feeder, make_feeder
+from childproof._output import Output
+from childproof._spawner import DISOWNED, STDERR, STDIN, STDOUT, Child
+
+if TYPE_CHECKING:
+    from childproof._command import Command
+
+
+class Registry(Protocol):
+    """What hears of descriptors; `select.poll` and `select.epoll` objects are such."""
+
+    def register(self, fd: int, eventmask: int, /) -> object:
+        """Report readiness of `fd` from now on."""
+
+    def unregister(self, fd: int, /) -> object:
+        """Do so no more."""
+
+
+def refuse_copy() -> NoReturn:
+    """For a process that was forked while a command ran, and goes on as if it had started it."""
+    raise RuntimeError("this is a forked copy of a process that runs a command: the command is not its own")
+
+
+class Streams:
+    """See the module. Used by one thread.
+
+    Attributes:
+        outputs: the captured streams, those that have ended too.
+
+    """
+
+    def __init__(self, command: Command, child: Child, registry: Registry) -> None:
+        self._command = command
+        self._child = child
+        self._registry = registry
+        self._open: dict[int, Output] = {}
+        self._feeder: Feeder | None = None
+        self._feed_fds: dict[int, int] = {}  # what is registered for it
+        self.outputs: list[Output] = []
+
+    def listen(self) -> None:
+        """Register what is to be heard of, and feed what the pipe takes."""
+        command, child = self._command, self._child
+        for name, slot, stdio in (("stdout", STDOUT, command.stdout), ("stderr", STDERR, command.stderr)):
+            if stdio.kind in ("pipe", "tempfile"):
+                output = Output(name, slot, command.max_output)
+                self.outputs.append(output)
+                if stdio.kind == "pipe":
+                    output.fd = child.fd(slot)
+                    self._open[output.fd] = output
+                    self._registry.register(output.fd, select.POLLIN)
+        if command.feed is not None:
+            self._feeder = make_feeder(command.feed, child.fd(STDIN), command.encoding)
+            self._feed(-1)
+
+    @property
+    def open(self) -> bool:
+        """Whether any output pipe has not ended."""
+        return bool(self._open)
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether the same input can be fed to another child."""
+        return self._feeder is None or self._feeder.can_restart
+
+    def ready(self, fd: int) -> bool:
+        """Read or write what can be; whether `fd` is one of the pipes."""
+        output = self._open.get(fd)
+        if output is not None:
+            self._read(output)
+        elif fd in self._feed_fds:
+            self._feed(fd)
+        else:
+            return False
+        return True
+
+    def read_what_is_there(self) -> None:
+        """All that is in the pipes now, and no more: somebody may go on writing for ever."""
+        for output in list(self._open.values()):
+            remaining = output.waiting_bytes()
+            while output.fd >= 0 and remaining > 0:
+                got = self._read(output)
+                if got == 0:
+                    break
+                remaining -= got
+            if output.fd >= 0 and remaining <= 0:
+                self._read(output)  # its end, if it has come
+
+    def read_files(self) -> None:
+        """What was captured in files."""
+        for output in self.outputs:
+            fd = self._child.fd(output.slot)
+            if output.fd < 0 and fd >= 0:
+                output.read_file(fd, self._command.max_output)
+                self._child.close(output.slot)
+
+    def ends(self) -> dict[str, int]:
+        """The open output pipes by name."""
+        return {output.name: output.fd for output in self._open.values()}
+
+    def stop_feeding(self) -> None:
+        """Whatever has not been written is not wanted any more."""
+        self._want_for_feed({})
+        self._feeder = None
+        self._child.close(STDIN)
+
+    def close(self) -> None:
+        """Close what is open, before another child is fed and read."""
+        self.stop_feeding()
+        for output in list(self._open.values()):
+            self._end(output)
+
+    def hand_over(self) -> bool:
+        """Forget the output pipes; whether any is open, which is somebody else's to drain now."""
+        handed = any(self._child.fd(output.slot) >= 0 for output in self._open.values())
+        for output in self._open.values():
+            output.closed()
+        self._open.clear()
+        self._child.close(STDIN)
+        return handed
+
+    # ---- one step ----
+
+    def _feed(self, fd: int) -> None:
+        """Write what can be written now; hear of the descriptors that the next step needs."""
+        feeder = self._feeder
+        assert feeder is not None
+        self._guard(feeder.step, fd)
+        self._want_for_feed(feeder.fds)
+        if not feeder.fds:
+            self.stop_feeding()
+
+    def _want_for_feed(self, wanted: dict[int, int]) -> None:
+        for old, events in self._feed_fds.items():
+            if wanted.get(old) != events:
+                self._registry.unregister(old)
+        for new, events in wanted.items():
+            if self._feed_fds.get(new) != events:
+                self._registry.register(new, events)
+        self._feed_fds = dict(wanted)
+
+    def _read(self, output: Output) -> int:
+        """One read; the number of bytes, 0 when nothing came or the pipe has ended."""
+        try:
+            data = os.read(output.fd, output.read_bytes)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            if self._child.state == DISOWNED:
+                refuse_copy()
+            data = b""
+        if not data:
+            self._end(output)
+            return 0
+        output.sink.add(data)
+        if len(data) == output.read_bytes:
+            output.full_read()
+        if self._command.on_output is not None:
+            self._guard(self._command.on_output, output.name, data)
+        return len(data)
+
+    def _end(self, output: Output) -> None:
+        self._registry.unregister(output.fd)
+        del self._open[output.fd]
+        output.closed()
+        self._child.close(output.slot)
+
+    def _guard(self, function: Any, *args: Any) -> None:
+        """Call the caller's code; it may fork, and the copy must not go on."""
+        function(*args)
+        if self._child.state == DISOWNED:
+            refuse_copy()
