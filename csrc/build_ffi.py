@@ -6,7 +6,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ["spawn.c", "child.c", "close_fds.c", "reap.c", "process.c"]
+SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
 ffibuilder = FFI()
@@ -16,7 +16,10 @@ ffibuilder.set_source(
     '#include <sys/types.h>\n#include "childproof.h"\n',
     sources=[os.path.relpath(HERE / name, HERE.parent) for name in SOURCES],
     include_dirs=[os.path.relpath(HERE, HERE.parent)],
-    depends=[os.path.relpath(HERE / name, HERE.parent) for name in ("childproof.h", "internal.h")],
+    depends=[
+        os.path.relpath(HERE / name, HERE.parent)
+        for name in ("childproof.h", "internal.h", "sys.h", "sys_linux.h", "sys_posix.h")
+    ],
     define_macros=[("_GNU_SOURCE", None)],
     py_limited_api=True,
     # These come behind Python's own flags, so they have the last word.

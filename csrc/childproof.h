@@ -18,7 +18,11 @@ enum cp_stage {
     CP_STAGE_FORK,
     CP_STAGE_SIGNALS,
     CP_STAGE_SETSID,
+    CP_STAGE_CGROUP,
+    CP_STAGE_LIMITS,
+    CP_STAGE_IDS,
     CP_STAGE_CHDIR,
+    CP_STAGE_UMASK,
     CP_STAGE_DUP,
     CP_STAGE_CLOSE_FDS,
     CP_STAGE_EXEC
@@ -52,7 +56,19 @@ enum cp_stdio {
 };
 
 enum cp_flag {
-    CP_NEW_SESSION = 1
+    CP_NEW_SESSION = 1,
+    CP_NEW_GROUP = 2,    /* setpgid(0, request.process_group) */
+    CP_KEEP_FDS = 4,     /* close nothing: close-on-exec decides, as in fork(2) */
+    CP_KEEP_SIGNALS = 8, /* what the parent ignores stays ignored, all of it */
+    CP_NO_NEW_PRIVS = 16,
+    CP_SET_UMASK = 32,
+    CP_SET_NICE = 64,
+    CP_SET_CWD_FD = 128,
+    CP_JOIN_CGROUP = 256,
+    /* These need a child with memory of its own: fork. */
+    CP_SET_UID = 512,
+    CP_SET_GID = 1024,
+    CP_SET_GROUPS = 2048
 };
 
 /* Kernel features that are to be treated as missing. */
@@ -76,13 +92,21 @@ enum cp_slot {
     CP_STDIN = 0,
     CP_STDOUT,
     CP_STDERR,
-    CP_REPORT, /* carries stage and errno; its end of file means exec or death */
+    CP_REPORT, /* carries nothing: its end of file means exec or death */
     CP_PIDFD,
     CP_SLOTS
 };
 
+/* A resource limit of the child; ~0 stands for infinity. */
+struct cp_limit {
+    int resource;
+    unsigned long long soft;
+    unsigned long long hard;
+};
+
 /* One request, filled by the caller and only read here. Every string is
- * NUL-terminated; a run of strings is laid one behind the other. */
+ * NUL-terminated; a run of strings is laid one behind the other. What is zero
+ * is not asked for. */
 struct cp_request {
     const char *strings; /* argv, then the paths to try, then added variables */
     size_t strings_size;
@@ -92,14 +116,27 @@ struct cp_request {
     const char *env;
     size_t env_size;
     int envc;
-    const char *cwd; /* or NULL */
-    const char *stdio_path[3];
     int stdio[3];
-    int stdio_fd[3];
     int flags;
     int start;
     int closing;
     int disabled;
+    int stdio_fd[3];
+    const char *stdio_path[3];
+    const char *cwd; /* or NULL */
+    int cwd_fd;
+    int process_group;
+    int cgroup_fd; /* a cgroup.procs that is open for writing */
+    int umask;
+    int nice; /* added to the niceness */
+    unsigned uid;
+    unsigned gid;
+    const unsigned *groups;
+    int groups_count;
+    const struct cp_limit *limits;
+    int limits_count;
+    const int *pass_fds; /* sorted, above 2 */
+    int pass_fds_count;
 };
 
 /* One child. Zeroed by the caller, then given to cp_child_init. */
@@ -111,7 +148,9 @@ struct cp_child {
     int stage;
     int error;     /* errno of the failed stage */
     int start;     /* the primitive that was used */
-    int closing;   /* the rung that was used */
+    int closing;   /* the rung that was used; CP_CLOSE_AUTO: none */
+    int closed;    /* how many descriptors it closed; -1: the kernel did not say */
+    int exact;     /* 0: only an estimate bounded the loop, there may be more */
     int group;     /* 1: the child leads a process group of its own */
     int disabled;
     int reaped;    /* 1: waited for, or lost to somebody else's wait */
@@ -162,6 +201,10 @@ int cp_auto_suspends(void);
 /* Has it exec'ed? Moves CP_SPAWNING on once that is known and frees the
  * block. `dead`: the caller knows that the child is gone. Never blocks. */
 int cp_settle(struct cp_child *child, int dead);
+
+/* Wait until the exec is known, or `milliseconds` are over (-1: never), or a
+ * signal comes; the state, as of cp_settle. */
+int cp_await_exec(struct cp_child *child, int milliseconds);
 
 /* The step that a spawning child is in. */
 int cp_stage_now(const struct cp_child *child);

@@ -6,12 +6,6 @@
  * All but the last two functions run in the child: raw calls only, nothing
  * written outside its own block and stack.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "internal.h"
 
 struct cp_dirent64 {
@@ -22,29 +16,34 @@ struct cp_dirent64 {
     char name[];
 };
 
-static int kept(const struct cp_keep *keep, int fd)
+static int kept(const struct cp_block *block, int fd)
 {
-    for (int i = 0; i < keep->count; i++)
-        if (keep->fd[i] == fd)
-            return 1;
-    return 0;
+    int low = 0, high = block->keep_count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (block->keep[middle] < fd)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < block->keep_count && block->keep[low] == fd;
 }
 
-/* Linux 5.9. The gaps between the kept descriptors, then all above them. */
-static int by_range(const struct cp_keep *keep)
+/* Linux 5.9. The gaps between the kept descriptors, then all above them. How
+ * many there were it does not say. */
+static int by_range(const struct cp_block *block)
 {
     unsigned from = 0;
-    for (int i = 0; i < keep->count; i++) {
-        unsigned fd = (unsigned)keep->fd[i];
+    for (int i = 0; i < block->keep_count; i++) {
+        unsigned fd = (unsigned)block->keep[i];
         if (fd > from) {
-            long r = cp_raw3(SYS_close_range, from, fd - 1, 0);
+            long r = sys_close_range(from, fd - 1);
             if (r < 0)
                 return (int)-r;
         }
         from = fd + 1;
     }
-    long r = cp_raw3(SYS_close_range, from, ~0U, 0);
-    return (int)-r;
+    return (int)-sys_close_range(from, ~0U);
 }
 
 /* -1 for a name that is no number. */
@@ -69,8 +68,8 @@ static int walk(int directory, void (*visit)(int, void *), void *context)
     char buffer[2048] __attribute__((aligned(8)));
     int genuine = 0;
     long size;
-    cp_raw3(SYS_lseek, directory, 0, SEEK_SET);
-    while ((size = cp_raw3(SYS_getdents64, directory, buffer, sizeof buffer)) > 0) {
+    sys_rewind(directory);
+    while ((size = sys_getdents(directory, buffer, sizeof buffer)) > 0) {
         for (long at = 0; at < size;) {
             const struct cp_dirent64 *entry = (const void *)(buffer + at);
             int fd = to_fd(entry->name);
@@ -88,84 +87,87 @@ static int walk(int directory, void (*visit)(int, void *), void *context)
 
 static long open_directory(void)
 {
-    return cp_raw3(SYS_openat, AT_FDCWD, (long)"/proc/self/fd",
-                   O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
 struct sweep {
-    const struct cp_keep *keep;
+    const struct cp_block *block;
     int closed;
 };
 
 static void close_unkept(int fd, void *context)
 {
     struct sweep *sweep = context;
-    if (!kept(sweep->keep, fd)) {
-        cp_raw1(SYS_close, fd);
+    if (!kept(sweep->block, fd) && sys_close(fd) != -EBADF)
         sweep->closed++;
-    }
 }
 
 /* Closing while reading may make the kernel skip entries, so the directory is
  * read again until a pass finds nothing to close. */
-static int by_proc(const struct cp_keep *keep)
+static int by_proc(struct cp_block *block)
 {
-    struct sweep sweep = {keep, 0};
+    struct sweep sweep = {block, 0};
     int error = 0;
     long directory = open_directory();
     if (directory < 0)
         return (int)-directory;
+    block->closed = 0;
     do {
         sweep.closed = 0;
         error = walk((int)directory, close_unkept, &sweep);
+        block->closed += sweep.closed;
     } while (error == 0 && sweep.closed > 0);
-    cp_raw1(SYS_close, directory);
+    sys_close((int)directory);
     return error;
 }
 
 /* The limits do not bound what was opened before they were lowered: the
  * parent's own reading of its highest descriptor does, where it had /proc. */
-static int by_rlimit(const struct cp_keep *keep, unsigned bound)
+static int by_rlimit(struct cp_block *block)
 {
-    for (unsigned fd = 0; fd < bound; fd++)
-        if (!kept(keep, (int)fd))
-            cp_raw1(SYS_close, fd); /* EINTR too has closed it, on Linux */
+    block->closed = 0;
+    for (unsigned fd = 0; fd < block->bound; fd++)
+        if (!kept(block, (int)fd) && sys_close((int)fd) != -EBADF)
+            block->closed++; /* EINTR too has closed it, on Linux */
     return 0;
 }
 
-int cp_close_fds(struct cp_block *block, const struct cp_keep *keep)
+int cp_close_fds(struct cp_block *block)
 {
-    int strategy = block->strategy;
+    int strategy = block->request.closing;
+    int exact = block->exact;
     int error = 0;
+    block->exact = 1;
     if (strategy == CP_CLOSE_AUTO || strategy == CP_CLOSE_RANGE) {
         block->closing = CP_CLOSE_RANGE;
-        if ((error = by_range(keep)) == 0 || strategy == CP_CLOSE_RANGE)
+        if ((error = by_range(block)) == 0 || strategy == CP_CLOSE_RANGE)
             return error;
     }
     if (strategy == CP_CLOSE_AUTO || strategy == CP_CLOSE_PROC) {
         block->closing = CP_CLOSE_PROC;
-        if ((error = by_proc(keep)) == 0 || strategy == CP_CLOSE_PROC)
+        if ((error = by_proc(block)) == 0 || strategy == CP_CLOSE_PROC)
             return error;
     }
     if (block->bound == 0) /* nobody knows where to stop: fail closed */
         return error ? error : ENOSYS;
     block->closing = CP_CLOSE_RLIMIT;
-    return by_rlimit(keep, block->bound);
+    block->exact = exact;
+    return by_rlimit(block);
 }
 
 int cp_has_close_range(void)
 {
-    return cp_raw3(SYS_close_range, ~0U, ~0U, 0) == 0;
+    return sys_close_range(~0U, ~0U) == 0;
 }
 
 static unsigned read_number(const char *path, unsigned otherwise)
 {
     char text[32];
-    long fd = cp_raw3(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC);
+    long fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return otherwise;
-    long size = cp_raw3(SYS_read, fd, text, sizeof text);
-    cp_raw1(SYS_close, fd);
+    long size = sys_read((int)fd, text, sizeof text);
+    sys_close((int)fd);
     unsigned value = 0;
     for (long i = 0; i < size && text[i] >= '0' && text[i] <= '9'; i++)
         value = value * 10 + (unsigned)(text[i] - '0');
@@ -186,25 +188,27 @@ static int highest_open(void)
     long directory = open_directory();
     if (directory < 0)
         return -1;
-    walk((int)directory, take_highest, &highest);
-    cp_raw1(SYS_close, directory);
+    if (walk((int)directory, take_highest, &highest) != 0)
+        highest = -1;
+    sys_close((int)directory);
     return highest;
 }
 
 /* A limit lowered after descriptors were opened hides the higher ones, so:
  * soft limit, hard limit, highest open descriptor, whichever is most, but no
  * more than the kernel allows (fs.nr_open). */
-unsigned cp_fd_bound(void)
+unsigned cp_fd_bound(int *exact)
 {
     unsigned cap = read_number("/proc/sys/fs/nr_open", 1048576);
-    unsigned long bound = 0;
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-        bound = limit.rlim_max > limit.rlim_cur ? limit.rlim_max : limit.rlim_cur;
+    uint64_t limit[2] = {0, 0};
+    uint64_t bound = 0;
+    if (sys_getrlimit(RLIMIT_NOFILE, limit) == 0)
+        bound = limit[1] > limit[0] ? limit[1] : limit[0];
     if (bound == 0 || bound > cap)
         bound = cap;
     int highest = highest_open();
-    if (highest >= 0 && (unsigned long)highest + 1 > bound)
-        bound = (unsigned long)highest + 1;
+    if (highest >= 0 && (uint64_t)highest + 1 > bound)
+        bound = (uint64_t)highest + 1;
+    *exact = highest >= 0 || bound >= cap;
     return (unsigned)bound;
 }

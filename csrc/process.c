@@ -3,35 +3,21 @@
  * descriptor in one call: between three calls of Python's an exception could
  * leave it open.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "internal.h"
-
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424
-#endif
 
 ssize_t cp_read_stat(int pid, char *buffer, size_t size)
 {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    long fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
-        return -errno;
-    ssize_t got = read(fd, buffer, size);
-    if (got < 0)
-        got = -errno;
-    close(fd);
+        return fd;
+    ssize_t got = sys_read((int)fd, buffer, size);
+    sys_close((int)fd);
     return got;
 }
 
@@ -60,17 +46,17 @@ static int is_same(int pid, const struct cp_identity *expected)
 int cp_signal_process(int pid, const struct cp_identity *expected, int number,
                       int use_pidfd)
 {
-    long pidfd = use_pidfd ? cp_raw2(SYS_pidfd_open, pid, 0) : -ENOSYS;
+    long pidfd = use_pidfd ? sys_pidfd_open(pid) : -ENOSYS;
     int error = ESRCH;
     if (pidfd == -ESRCH || pidfd == -EINVAL) /* gone, or a thread's number now */
         return ESRCH;
     if (is_same(pid, expected)) {
         if (pidfd >= 0)
-            error = (int)-cp_raw4(SYS_pidfd_send_signal, pidfd, number, 0, 0);
+            error = (int)-sys_pidfd_signal((int)pidfd, number, 0);
         else
-            error = kill(pid, number) < 0 ? errno : 0;
+            error = (int)-sys_kill(pid, number);
     }
     if (pidfd >= 0)
-        cp_raw1(SYS_close, pidfd);
+        sys_close((int)pidfd);
     return error;
 }

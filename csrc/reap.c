@@ -2,72 +2,74 @@
  * A child after its clone: has it exec'ed, has it ended, how; and signalling
  * it. Nothing here waits for it.
  */
-#include <errno.h>
-#include <signal.h>
+#include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "internal.h"
 
-#define CP_P_PIDFD 3
 #define CP_PIDFD_SIGNAL_PROCESS_GROUP 4 /* Linux 6.9 */
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424
-#endif
-
-/* linux/pidfd.h of 6.15, which no distribution has yet. */
-struct pidfd_info {
-    uint64_t mask;
-    uint64_t cgroupid;
-    uint32_t ids[11];
-    int32_t exit_code;
-};
-#define CP_PIDFD_INFO_EXIT (1UL << 3)
-#define CP_PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
 
 /* Frees the block: the child has left it, or never had it. */
 static void settled(struct cp_child *child, int state)
 {
     struct rusage usage;
-    child->state = state;
     if (state == CP_STARTED && getrusage(RUSAGE_SELF, &usage) == 0)
         child->host_rss_kib = usage.ru_maxrss;
-    cp_close(child, CP_REPORT);
-    cp_unmap_block(child);
+    cp_lock();
+    child->state = state;
+    cp_close_fd(&child->fd[CP_REPORT]);
+    cp_give_block(child);
+    cp_unlock();
 }
 
-/* The word is read before the pipe: a child that has left has written its
- * report already. The word alone would do, but valgrind and qemu-user do not
- * share it; the pipe alone would not, since another fork may hold it. */
+/* For a child on our memory the word alone says that it has left: a pipe would
+ * not, since another fork may hold it. For a copy there is only the pipe. */
+static int has_left(const struct cp_child *child, const struct cp_block *block)
+{
+    char nothing;
+    if (child->start != CP_START_FORK && __atomic_load_n(&block->tid, __ATOMIC_ACQUIRE) == 0)
+        return 1;
+    return child->fd[CP_REPORT] >= 0 && sys_read(child->fd[CP_REPORT], &nothing, 1) == 0;
+}
+
 int cp_settle(struct cp_child *child, int dead)
 {
-    struct cp_report report;
     if (child->state != CP_SPAWNING)
         return child->state;
     const struct cp_block *block = cp_block_of(child);
-    int left = dead || (child->start != CP_START_FORK && block->tid == 0);
-    ssize_t size = read(child->fd[CP_REPORT], &report, sizeof report);
-    if (size == (ssize_t)sizeof report) {
-        child->stage = report.stage;
-        child->error = report.error;
-    }
-    if (size != 0 && !left)
+    if (!dead && !has_left(child, block))
         return child->state;
-    child->closing = block->closing;
     int stage = block->stage;
+    child->closing = block->closing;
+    child->closed = block->closed;
+    child->exact = block->exact;
+    child->error = block->error;
+    child->stage = stage;
     if (child->error)
         settled(child, CP_FAILED);
-    else if (stage < CP_STAGE_EXEC) {
-        child->stage = stage;
-        settled(child, CP_DIED);
-    } else
-        settled(child, CP_STARTED);
+    else
+        settled(child, stage < CP_STAGE_EXEC ? CP_DIED : CP_STARTED);
     return child->state;
+}
+
+int cp_await_exec(struct cp_child *child, int milliseconds)
+{
+    if (cp_settle(child, 0) != CP_SPAWNING || milliseconds == 0)
+        return child->state;
+#if !CP_PORTABLE
+    if (child->fd[CP_REPORT] < 0) {
+        /* The kernel wakes whoever waits for the word that it has zeroed. */
+        struct { long s, ns; } pause = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+        cp_raw4(SYS_futex, &cp_block_of(child)->tid, 0 /* FUTEX_WAIT */, 1,
+                milliseconds < 0 ? NULL : &pause);
+        return cp_settle(child, 0);
+    }
+#endif
+    struct pollfd wanted[2] = {
+        {child->fd[CP_REPORT], POLLIN, 0}, {child->fd[CP_PIDFD], POLLIN, 0}};
+    poll(wanted, 2, milliseconds);
+    return cp_settle(child, wanted[1].revents != 0);
 }
 
 int cp_stage_now(const struct cp_child *child)
@@ -75,21 +77,32 @@ int cp_stage_now(const struct cp_child *child)
     return child->block ? cp_block_of(child)->stage : child->stage;
 }
 
+#if CP_PORTABLE
+static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
+                     struct rusage *usage)
+{
+    (void)usage;
+    memset(info, 0, sizeof *info);
+    return cp_result(waitid(P_PID, (id_t)child->pid, info, options | WEXITED | WNOHANG));
+}
+#else
+#define CP_P_PIDFD 3
+
 /* waitid with the kernel's fifth argument; by pid where there is no pidfd, or
  * where the kernel (5.2, 5.3) has pidfds but cannot wait on them. */
 static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
                      struct rusage *usage)
 {
     long r = -EINVAL;
-    memset(info, 0, sizeof *info);
+    info->si_pid = 0;
+    options |= WEXITED | WNOHANG;
     if (child->fd[CP_PIDFD] >= 0)
-        r = cp_raw5(SYS_waitid, CP_P_PIDFD, child->fd[CP_PIDFD], info,
-                    options | WEXITED | WNOHANG, usage);
+        r = cp_raw5(SYS_waitid, CP_P_PIDFD, child->fd[CP_PIDFD], info, options, usage);
     if (r == -EINVAL)
-        r = cp_raw5(SYS_waitid, P_PID, child->pid, info,
-                    options | WEXITED | WNOHANG, usage);
+        r = cp_raw5(SYS_waitid, P_PID, child->pid, info, options, usage);
     return r;
 }
+#endif
 
 int cp_ended(const struct cp_child *child)
 {
@@ -106,6 +119,24 @@ static double seconds(const struct timeval *time)
 {
     return (double)time->tv_sec + (double)time->tv_usec / 1e6;
 }
+
+#if CP_PORTABLE
+static void ask_the_kernel(struct cp_child *child)
+{
+    (void)child;
+}
+#else
+#include <sys/ioctl.h>
+
+/* linux/pidfd.h of 6.15, which no distribution has yet. */
+struct pidfd_info {
+    uint64_t mask;
+    uint64_t cgroupid;
+    uint32_t ids[11];
+    int32_t exit_code;
+};
+#define CP_PIDFD_INFO_EXIT (1UL << 3)
+#define CP_PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
 
 /* SIGCHLD is ignored, or another thread waits for any child: the kernel may
  * still tell (6.15). It files the status a moment after the pidfd has become
@@ -126,10 +157,10 @@ static void ask_the_kernel(struct cp_child *child)
                                           : WTERMSIG(info.exit_code);
             return;
         }
-        struct timespec pause = {0, 100000};
-        nanosleep(&pause, NULL);
+        sys_sleep_ns(100000);
     }
 }
+#endif
 
 int cp_reap(struct cp_child *child)
 {
@@ -148,6 +179,8 @@ int cp_reap(struct cp_child *child)
     child->status_known = 1;
     child->exited = info.si_code == CLD_EXITED;
     child->status = info.si_status;
+    if (CP_PORTABLE)
+        return 1;
     child->has_usage = 1;
     child->user_s = seconds(&usage.ru_utime);
     child->system_s = seconds(&usage.ru_stime);
@@ -161,7 +194,7 @@ int cp_kill_suspended(const struct cp_child *child)
     int pidfd = *(const volatile int *)&child->fd[CP_PIDFD];
     if (pidfd < 0)
         return ESRCH;
-    return (int)-cp_raw4(SYS_pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+    return (int)-sys_pidfd_signal(pidfd, SIGKILL, 0);
 }
 
 int cp_signal(const struct cp_child *child, int number)
@@ -169,13 +202,13 @@ int cp_signal(const struct cp_child *child, int number)
     if (child->pid <= 0 || child->reaped)
         return ESRCH;
     if (child->fd[CP_PIDFD] >= 0) {
-        long r = cp_raw4(SYS_pidfd_send_signal, child->fd[CP_PIDFD], number, 0, 0);
+        long r = sys_pidfd_signal(child->fd[CP_PIDFD], number, 0);
         if (r != -ENOSYS && r != -EPERM)
             return (int)-r;
     }
     if (cp_ended(child) < 0) /* a bare pid only while the child pins it */
         return ESRCH;
-    return kill(child->pid, number) < 0 ? errno : 0;
+    return (int)-sys_kill(child->pid, number);
 }
 
 int cp_signal_group(const struct cp_child *child, int number)
@@ -183,14 +216,13 @@ int cp_signal_group(const struct cp_child *child, int number)
     if (child->pid <= 0 || !child->group)
         return ESRCH;
     if (child->fd[CP_PIDFD] >= 0 && !(child->disabled & CP_DISABLE_PIDFD_GROUP)) {
-        long r = cp_raw4(SYS_pidfd_send_signal, child->fd[CP_PIDFD], number, 0,
-                         CP_PIDFD_SIGNAL_PROCESS_GROUP);
+        long r = sys_pidfd_signal(child->fd[CP_PIDFD], number, CP_PIDFD_SIGNAL_PROCESS_GROUP);
         if (r == 0 || r == -ESRCH)
             return (int)-r;
     }
     if (child->reaped || cp_ended(child) < 0)
         return ESRCH;
-    return kill(-child->pid, number) < 0 ? errno : 0;
+    return (int)-sys_kill(-child->pid, number);
 }
 
 ssize_t cp_write(int fd, const void *data, size_t size)

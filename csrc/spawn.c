@@ -1,25 +1,15 @@
 /*
- * The parent's side of a spawn: descriptors, block, clone. No waiting but in
- * the suspended clone. What becomes of the child afterwards is in reap.c.
+ * The parent's side of a spawn: the lock, the ladder of primitives, the clone.
+ * No waiting but in the suspended clone. What becomes of the child afterwards
+ * is in reap.c.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "internal.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
-#endif
-#ifndef O_TMPFILE
-#define O_TMPFILE (020000000 | O_DIRECTORY)
 #endif
 
 /* Held from the first descriptor to the last close, and by every fork made
@@ -28,31 +18,43 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct cp_child *known; /* every child not yet released */
 
-static void close_fd(int *fd)
+void cp_lock(void)
 {
-    if (*fd >= 0)
-        close(*fd); /* EINTR too has closed it, on Linux */
-    *fd = -1;
+    pthread_mutex_lock(&lock);
+}
+
+void cp_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
 }
 
 static void close_all(struct cp_child *child)
 {
     for (int i = 0; i < CP_SLOTS; i++)
-        close_fd(&child->fd[i]);
+        cp_close_fd(&child->fd[i]);
     for (int i = 0; i < 4; i++)
-        close_fd(&child->far[i]);
+        cp_close_fd(&child->far[i]);
 }
 
 /* ---- fork in another thread, or in this one ---- */
 
+#if CP_PORTABLE
+/* The spawner's own fork comes through libc too, with the lock held. */
+static _Thread_local int forking;
+#else
+#define forking 0
+#endif
+
 static void before_fork(void)
 {
-    pthread_mutex_lock(&lock);
+    if (!forking)
+        cp_lock();
 }
 
 static void after_fork_in_parent(void)
 {
-    pthread_mutex_unlock(&lock);
+    if (!forking)
+        cp_unlock();
 }
 
 /* The copy owns none of the parent's children, and its copies of their pipes
@@ -61,6 +63,8 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    if (forking)
+        return;
     lock = fresh;
     for (struct cp_child *child = known; child; child = child->next) {
         close_all(child);
@@ -81,23 +85,23 @@ void cp_child_init(struct cp_child *child)
     for (int i = 0; i < 4; i++)
         child->far[i] = -1;
     child->state = CP_IDLE;
-    pthread_mutex_lock(&lock);
+    cp_lock();
     child->previous = NULL;
     child->next = known;
     if (known)
         known->previous = child;
     known = child;
-    pthread_mutex_unlock(&lock);
+    cp_unlock();
 }
 
 void cp_child_release(struct cp_child *child)
 {
     if (child->state == CP_NEW) /* its zeroes are no descriptors */
         return;
-    if (child->state == CP_DISOWNED) /* the parent's child runs on its own copy */
-        cp_unmap_block(child);
     cp_settle(child, child->reaped);
-    pthread_mutex_lock(&lock);
+    cp_lock();
+    if (child->state == CP_DISOWNED)
+        cp_forget_block(child);
     if (child->previous)
         child->previous->next = child->next;
     else if (known == child)
@@ -106,199 +110,58 @@ void cp_child_release(struct cp_child *child)
         child->next->previous = child->previous;
     child->previous = child->next = NULL;
     close_all(child);
-    pthread_mutex_unlock(&lock);
     child->pid = 0;
     child->state = CP_NEW;
+    cp_unlock();
 }
 
 /* Under the lock: between close and -1 a fork would hand the copy a number that
  * may be somebody else's by then. */
 void cp_close(struct cp_child *child, int slot)
 {
-    pthread_mutex_lock(&lock);
-    close_fd(&child->fd[slot]);
-    pthread_mutex_unlock(&lock);
-}
-
-/* ---- descriptors ---- */
-
-/* A host may have 0, 1 or 2 closed. What we open must not fill such a hole,
- * where a child that inherits would find it. Takes ownership of fd. */
-static int above_stdio(int fd)
-{
-    if (fd < 0 || fd > 2)
-        return fd;
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return moved;
-}
-
-/* One pipe; ours is end `mine` (0 reads, 1 writes), without blocking. The
- * child's stays blocking, as programs expect. 0 or an errno. */
-static int open_pipe(struct cp_child *child, int slot, int mine)
-{
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return errno;
-    child->fd[slot] = above_stdio(ends[mine]);
-    int error = errno;
-    child->far[slot] = above_stdio(ends[!mine]);
     if (child->fd[slot] < 0)
-        return error;
-    if (child->far[slot] < 0)
-        return errno;
-    if (fcntl(child->fd[slot], F_SETFL, O_NONBLOCK | (mine ? O_WRONLY : 0)) < 0)
-        return errno;
-    return 0;
+        return;
+    cp_lock();
+    cp_close_fd(&child->fd[slot]);
+    cp_unlock();
 }
 
-/* An unlinked file; its one descriptor serves both sides. */
-static int open_tempfile(struct cp_child *child, int slot, const char *directory)
+/* ---- the keep list ---- */
+
+static void add_sorted(struct cp_block *block, int fd)
 {
-    int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
-        static const char name[] = "/childproof-XXXXXX";
-        char path[4096];
-        if (strlen(directory) + sizeof name > sizeof path)
-            return ENAMETOOLONG;
-        strcpy(path, directory);
-        strcat(path, name);
-        fd = mkostemp(path, O_CLOEXEC);
-        if (fd >= 0)
-            unlink(path);
-    }
-    if (fd < 0)
-        return errno;
-    fd = above_stdio(fd);
-    if (fd < 0)
-        return errno;
-    child->fd[slot] = fd;
-    return 0;
+    int i = block->keep_count++;
+    for (; i > 0 && block->keep[i - 1] > fd; i--)
+        block->keep[i] = block->keep[i - 1];
+    block->keep[i] = fd;
 }
 
-/* Every descriptor of the request. 0, or an errno with child->stage set. */
-static int open_fds(struct cp_child *child, const struct cp_request *request)
+static void list_kept(struct cp_block *block)
 {
-    for (int i = 0; i < 3; i++) {
-        int error = 0;
-        if (request->stdio[i] == CP_STDIO_PIPE) {
-            child->stage = CP_STAGE_PIPE;
-            error = open_pipe(child, i, i == 0);
-        } else if (request->stdio[i] == CP_STDIO_TEMPFILE) {
-            child->stage = CP_STAGE_OPEN;
-            error = open_tempfile(child, i, request->stdio_path[i]);
-        }
-        if (error)
-            return error;
-    }
-    child->stage = CP_STAGE_PIPE;
-    return open_pipe(child, CP_REPORT, 0);
-}
-
-/* ---- the block ---- */
-
-/* Lays `count` pointers to the strings that follow one another at `text`;
- * returns where the next string is. */
-static char *point_at(char **to, int count, char *text)
-{
-    for (int i = 0; i < count; i++) {
-        to[i] = text;
-        text += strlen(text) + 1;
-    }
-    return text;
-}
-
-static char *copy_string(char *to, const char *from, const char **pointer)
-{
-    if (!from)
-        return to;
-    size_t size = strlen(from) + 1;
-    memcpy(to, from, size);
-    *pointer = to;
-    return to + size;
-}
-
-static size_t optional_size(const char *text)
-{
-    return text ? strlen(text) + 1 : 0;
-}
-
-/* Copies the whole request: the caller's strings are Python objects, which
- * may be gone before a slow exec has read them. */
-static void fill_block(struct cp_block *block, const struct cp_child *child,
-                       const struct cp_request *request)
-{
-    int envc = request->envc + request->extra_envc;
-    block->tid = 1;
-    block->stage = CP_STAGE_FORK;
-    block->parent = (int)cp_raw0(SYS_getpid);
-    block->report = child->far[CP_REPORT];
-    block->flags = request->flags;
-    block->strategy = request->closing;
-    block->argv = (char **)(block + 1);
-    block->candidate = block->argv + request->argc + 1;
-    block->envp = block->candidate + request->candidates + 1;
-    char *text = (char *)(block->envp + envc + 1);
-    memcpy(text, request->strings, request->strings_size);
-    char *rest = point_at(block->argv, request->argc, text);
-    rest = point_at(block->candidate, request->candidates, rest);
-    rest = point_at(block->envp + request->envc, request->extra_envc, rest);
-    memcpy(rest, request->env, request->env_size);
-    rest = point_at(block->envp, request->envc, rest);
-    rest = copy_string(rest, request->cwd, &block->cwd);
-    for (int i = 0; i < 3; i++) {
-        block->stdio[i] = request->stdio[i];
-        block->source[i] = -1;
-        if (request->stdio[i] == CP_STDIO_FD)
-            block->source[i] = request->stdio_fd[i];
-        else if (request->stdio[i] == CP_STDIO_PIPE)
-            block->source[i] = child->far[i];
-        else if (request->stdio[i] == CP_STDIO_TEMPFILE)
-            block->source[i] = child->fd[i];
-        rest = copy_string(rest, request->stdio_path[i], &block->path[i]);
-    }
-}
-
-/* One mapping: a guard page, the child's stack, then the block. Shared, so that
- * `stage` can be read whatever the primitive, and where vfork is fork. */
-static int map_block(struct cp_child *child, const struct cp_request *request)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t pointers = (size_t)request->argc + (size_t)request->candidates
-                      + (size_t)request->envc + (size_t)request->extra_envc + 3;
-    size_t size = page + CP_STACK_SIZE + sizeof(struct cp_block)
-                  + pointers * sizeof(char *) + request->strings_size
-                  + request->env_size + optional_size(request->cwd);
     for (int i = 0; i < 3; i++)
-        size += optional_size(request->stdio_path[i]);
-    char *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-    if (base == MAP_FAILED)
-        return errno;
-    mprotect(base, page, PROT_NONE);
-    child->block = base;
-    child->block_size = size;
-    fill_block((struct cp_block *)(base + page + CP_STACK_SIZE), child, request);
-    return 0;
-}
-
-struct cp_block *cp_block_of(const struct cp_child *child)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    return (struct cp_block *)((char *)child->block + page + CP_STACK_SIZE);
-}
-
-void cp_unmap_block(struct cp_child *child)
-{
-    if (child->block)
-        munmap(child->block, child->block_size);
-    child->block = NULL;
+        block->keep[i] = i;
+    block->keep_count = 3;
+    for (int i = 0; i < block->request.pass_fds_count; i++)
+        block->keep[block->keep_count++] = block->request.pass_fds[i];
+    if (block->report >= 0)
+        add_sorted(block, block->report);
 }
 
 /* ---- clone ---- */
 
+#if CP_PORTABLE
+static int clone_child(struct cp_child *child, struct cp_block *block)
+{
+    (void)child;
+    forking = 1;
+    int pid = fork();
+    int error = errno;
+    if (pid == 0)
+        cp_child_main(block);
+    forking = 0;
+    return pid < 0 ? -error : pid;
+}
+#else
 /* The child's pid, or -errno. */
 static int clone_child(struct cp_child *child, struct cp_block *block)
 {
@@ -317,41 +180,62 @@ static int clone_child(struct cp_child *child, struct cp_block *block)
         flags |= CLONE_VM | CLONE_CHILD_CLEARTID;
         if (child->start == CP_START_VFORK)
             flags |= CLONE_VFORK;
+        /* The slot itself, since another thread kills a suspended child by it. */
         pid = clone(cp_child_main, block, flags, block, &child->fd[CP_PIDFD],
                     NULL, &block->tid);
         pidfd = child->fd[CP_PIDFD];
     }
     if (pid < 0)
         return -errno;
-    child->fd[CP_PIDFD] = above_stdio(pidfd);
+    pidfd = cp_above_stdio(pidfd);
+    child->fd[CP_PIDFD] = pidfd < 0 ? -1 : pidfd;
     return pid;
+}
+#endif
+
+/* Only a child on its parent's memory tells its end of it by a word: others
+ * need a pipe, which closes at exec. */
+static int open_report(struct cp_child *child)
+{
+    if (child->start == CP_START_CLONE || child->fd[CP_REPORT] >= 0)
+        return 0;
+    child->stage = CP_STAGE_PIPE;
+    return cp_open_pipe(child, CP_REPORT, 0);
 }
 
 /* With one primitive; 0 or an errno. The lock is held, but not while a
  * suspended clone waits for the exec. */
 static int start_with(struct cp_child *child, const struct cp_request *request,
-                      uint64_t mask, int start)
+                      const cp_sigset *mask, int start)
 {
     child->start = start;
+    int error = open_report(child);
+    if (error)
+        return error;
     child->stage = CP_STAGE_FORK;
-    int error = map_block(child, request);
+    error = cp_take_block(child, request);
     if (error)
         return error;
     struct cp_block *block = cp_block_of(child);
-    block->mask = mask;
+    block->mask = *mask;
+    block->report = child->far[CP_REPORT];
+    list_kept(block);
     if (request->closing == CP_CLOSE_RLIMIT
-        || (request->closing == CP_CLOSE_AUTO && !cp_has_close_range()))
-        block->bound = cp_fd_bound();
+        || (request->closing == CP_CLOSE_AUTO && !cp_has_close_range())) {
+        int exact;
+        block->bound = cp_fd_bound(&exact);
+        block->exact = exact;
+    }
     if (start == CP_START_VFORK)
-        pthread_mutex_unlock(&lock);
+        cp_unlock();
     int saved = errno; /* where raw calls set it, the child's land here too */
     int pid = clone_child(child, block);
     if (pid > 0)
         errno = saved;
     if (start == CP_START_VFORK)
-        pthread_mutex_lock(&lock);
+        cp_lock();
     if (pid < 0) {
-        cp_unmap_block(child);
+        cp_give_block(child);
         return -pid;
     }
     child->pid = pid;
@@ -365,45 +249,58 @@ static int is_refusal(int error)
     return error == ENOSYS || error == EPERM || error == EINVAL;
 }
 
-static int start_child(struct cp_child *child, const struct cp_request *request,
-                       uint64_t mask)
+/* A child that changes its ids on its parent's memory could be debugged by the
+ * one it has become, and the parent with it. */
+static int needs_fork(const struct cp_request *request)
 {
-    static const int ladder[] = {CP_RAW_ASM ? CP_START_CLONE : CP_START_VFORK,
-                                 CP_START_FORK};
+    return (request->flags & (CP_SET_UID | CP_SET_GID | CP_SET_GROUPS)) != 0;
+}
+
+static int climb(struct cp_child *child, const struct cp_request *request,
+                 const cp_sigset *mask)
+{
+    static const int ladder[] = {
+        CP_RAW_ASM ? CP_START_CLONE : CP_START_VFORK, CP_START_FORK};
     int error = ENOSYS;
-    child->disabled = request->disabled;
-    for (int pass = 0; pass < 2; pass++) {
-        if (request->start != CP_START_AUTO) {
-            error = start_with(child, request, mask, request->start);
-        } else {
-            for (size_t i = 0; i < sizeof ladder / sizeof *ladder; i++) {
-                error = start_with(child, request, mask, ladder[i]);
-                if (!is_refusal(error))
-                    break;
-            }
-        }
-        if (!is_refusal(error) || (child->disabled & CP_DISABLE_PIDFD))
+    if (request->start == CP_START_FORK || needs_fork(request) || CP_PORTABLE)
+        return start_with(child, request, mask, CP_START_FORK);
+    if (request->start != CP_START_AUTO)
+        return start_with(child, request, mask, request->start);
+    for (size_t i = 0; i < sizeof ladder / sizeof *ladder; i++) {
+        error = start_with(child, request, mask, ladder[i]);
+        if (!is_refusal(error))
             break;
+    }
+    return error;
+}
+
+static int start_child(struct cp_child *child, const struct cp_request *request,
+                       const cp_sigset *mask)
+{
+    child->disabled = request->disabled;
+    int error = climb(child, request, mask);
+    if (is_refusal(error) && !(child->disabled & CP_DISABLE_PIDFD)) {
         child->disabled |= CP_DISABLE_PIDFD;
+        error = climb(child, request, mask);
     }
     return error;
 }
 
 int cp_auto_suspends(void)
 {
-    return !CP_RAW_ASM;
+    return !CP_RAW_ASM && !CP_PORTABLE;
 }
 
 int cp_spawn(struct cp_child *child, const struct cp_request *request)
 {
-    uint64_t all = ~(uint64_t)0, mask;
-    cp_raw4(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof all);
-    pthread_mutex_lock(&lock);
-    int error = open_fds(child, request);
+    cp_sigset mask;
+    sys_block_signals(&mask);
+    cp_lock();
+    int error = cp_open_fds(child, request);
     if (error == 0)
-        error = start_child(child, request, mask);
+        error = start_child(child, request, &mask);
     for (int i = 0; i < 4; i++)
-        close_fd(&child->far[i]);
+        cp_close_fd(&child->far[i]);
     if (error) {
         close_all(child);
         child->state = CP_FAILED;
@@ -411,9 +308,10 @@ int cp_spawn(struct cp_child *child, const struct cp_request *request)
         child->reaped = 1;
     } else {
         child->state = CP_SPAWNING;
-        child->group = (request->flags & CP_NEW_SESSION) != 0;
+        child->group = (request->flags & CP_NEW_SESSION)
+                       || ((request->flags & CP_NEW_GROUP) && request->process_group == 0);
     }
-    pthread_mutex_unlock(&lock);
-    cp_raw4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+    cp_unlock();
+    sys_set_mask(&mask);
     return error ? -1 : 0;
 }

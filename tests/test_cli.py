@@ -208,7 +208,7 @@ def test_the_exit_code(args: list[str], code: int) -> None:
 
 def test_the_code_of_a_command_that_could_not_be_started() -> None:
     """Where descriptors have run out the code is 125, and the diagnosis names the step."""
-    done = cli("true", before=("/bin/sh", "-c", 'ulimit -n 7; exec "$@"', "sh"))
+    done = cli("true", before=("/bin/sh", "-c", 'ulimit -n 6; exec "$@"', "sh"))
     assert done.returncode == 125
     (line,) = lines_of(done.stderr)
     assert "pipe" in line

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from childproof._errors import CommandError, SpawnError
-from childproof._result import Holder, Outcome, ProcessInfo, Result, Usage
+from childproof._result import Holder, Outcome, ProcessInfo, Result, Spawned, Usage
 from childproof._run import run
 from childproof._version import __version__
 
@@ -22,6 +22,7 @@ __all__ = [
     "ProcessInfo",
     "Result",
     "SpawnError",
+    "Spawned",
     "Usage",
     "__version__",
     "holders",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
 from typing import Any, NamedTuple
 
+from childproof._attributes import NO_ATTRIBUTES, Attributes, fd_directory, make_attributes
 from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
 
 MARK = b"CHILDPROOF_RUN"
@@ -34,15 +35,21 @@ class Environment(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One validated command. The attributes are the parameters of `run`, decided."""
+    """One validated command. The attributes are the parameters of `run`, decided.
+
+    Attributes:
+        strings: `argv` and `candidates`, each with its NUL, for the spawner.
+
+    """
 
     cmd: Any
     input: Any
     argv: tuple[bytes, ...]
     candidates: tuple[bytes, ...]
+    strings: bytes
     environment: Environment
     env: Mapping[Any, Any] | None
-    cwd: bytes | None
+    cwd: bytes | int | None
     stdin: Stdio
     stdout: Stdio
     stderr: Stdio
@@ -60,6 +67,10 @@ class Command(NamedTuple):
     on_output: OnOutput | None
     secrets: tuple[str, ...]
     new_session: bool
+    attributes: Attributes
+    start: str
+    closing: str
+    check: bool
 
 
 # ---- the program ----
@@ -93,8 +104,8 @@ def _candidates(program: bytes, path: bytes | None) -> tuple[bytes, ...]:
 
 # ---- the environment ----
 
-_seen: dict[bytes, bytes] | None = None
-_seen_environment = Environment(b"", 0, None, None)
+# One name for the pair: another thread may come between two.
+_seen: tuple[dict[bytes, bytes], Environment] | None = None
 
 
 def _make_environment(variables: Mapping[bytes, bytes], drop_mark: bool) -> Environment:
@@ -104,15 +115,15 @@ def _make_environment(variables: Mapping[bytes, bytes], drop_mark: bool) -> Envi
 
 def _inherited() -> Environment:
     """`os.environ`, encoded. Most runs find it as the last one did, so it is compared, not built."""
-    global _seen, _seen_environment
+    global _seen
     # os.environ keeps its encoded items in one dict; comparing two dicts of the same objects takes
     # a microsecond, going through the public mapping thirty.
     data: dict[bytes, bytes] = getattr(os.environ, "_data", None) or dict(os.environb)
-    if data != _seen:
-        seen = dict(data)
-        _seen_environment = _make_environment(seen, drop_mark=True)
-        _seen = seen
-    return _seen_environment
+    seen = _seen
+    if seen is None or data != seen[0]:
+        copy = dict(data)
+        seen = _seen = copy, _make_environment(copy, drop_mark=True)
+    return seen[1]
 
 
 def _given(env: Mapping[Any, Any]) -> Environment:
@@ -183,28 +194,50 @@ def _secrets(values: Iterable[str]) -> tuple[str, ...]:
     return secrets
 
 
+STARTS = ("auto", "clone", "vfork", "fork")
+CLOSINGS = ("auto", "close_range", "proc", "rlimit")
+
+
+def _choice(value: Any, choices: tuple[str, ...], name: str) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
+
+
 def make_command(
     cmd: Any,
-    input: Any,  # noqa: A002  # the contract's name, which is subprocess's
-    timeout: Any,
-    stdin: Any,
-    stdout: Any,
-    stderr: Any,
-    grace: Any,
-    linger: Any,
-    leftovers: Any,
-    mark: Any,
-    max_output: Any,
-    text: Any,
-    encoding: Any,
-    errors: Any,
-    strip: Any,
-    merge: Any,
-    on_output: Any,
-    secrets: Any,
-    cwd: Any,
-    env: Any,
-    new_session: Any,
+    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
+    timeout: Any = None,
+    *,
+    stdin: Any = None,
+    stdout: Any = "capture",
+    stderr: Any = "capture",
+    grace: Any = 0.0,
+    linger: Any = 0.5,
+    leftovers: Any = "leave",
+    mark: Any = True,
+    max_output: Any = None,
+    text: Any = True,
+    encoding: Any = "utf-8",
+    errors: Any = "backslashreplace",
+    strip: Any = True,
+    merge: Any = False,
+    on_output: Any = None,
+    check: Any = False,
+    secrets: Any = (),
+    cwd: Any = None,
+    env: Any = None,
+    user: Any = None,
+    group: Any = None,
+    extra_groups: Any = None,
+    umask: Any = None,
+    limits: Any = None,
+    no_new_privs: Any = False,
+    pass_fds: Any = (),
+    nice: Any = None,
+    new_session: Any = True,
+    start: Any = "auto",
+    closing: Any = "auto",
 ) -> Command:
     """Check every parameter of `run` and decide what it means.
 
@@ -214,6 +247,7 @@ def make_command(
     """
     environment = _inherited() if env is None else _given(env)
     argv = _argv(cmd)
+    candidates = _candidates(argv[0], environment.path)
     if encoding != "utf-8" or errors != "backslashreplace":
         _codec(encoding, errors)
     feed = None
@@ -234,14 +268,24 @@ def make_command(
         raise TypeError(f"on_output must be callable, not {on_output!r}")
     if leftovers not in ("leave", "kill"):
         raise ValueError(f'leftovers must be "leave" or "kill", not {leftovers!r}')
+    asked = (user, group, extra_groups, umask, limits, no_new_privs, pass_fds, nice)
+    attributes = NO_ATTRIBUTES if asked == _NOTHING_ASKED else make_attributes(*asked)
+    if start != "auto" or closing != "auto":
+        _choice(start, STARTS, "start")
+        _choice(closing, CLOSINGS, "closing")
+        if attributes.changes_ids and start not in ("auto", "fork"):
+            raise ValueError(f"user, group and extra_groups need start='fork', not {start!r}")
+    if cwd is not None:
+        cwd = fd_directory(cwd) if isinstance(cwd, int) and not isinstance(cwd, bool) else encode(cwd, "cwd")
     return Command(
         cmd,
         input,
         argv,
-        _candidates(argv[0], environment.path),
+        candidates,
+        b"\0".join((*argv, *candidates, b"")),
         environment,
         env,
-        None if cwd is None else encode(cwd, "cwd"),
+        cwd,
         in_stdio,
         out_stdio,
         err_stdio,
@@ -259,4 +303,11 @@ def make_command(
         on_output,
         () if secrets == () else _secrets(secrets),
         bool(new_session),
+        attributes,
+        start,
+        closing,
+        bool(check),
     )
+
+
+_NOTHING_ASKED = (None, None, None, None, None, False, (), None)

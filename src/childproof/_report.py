@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from childproof import _journal
 from childproof._errors import SpawnError
-from childproof._result import Holder, Outcome, ProcessInfo, Result, Usage
-from childproof._spawner import DIED, FAILED
+from childproof._result import Holder, Outcome, ProcessInfo, Result, Spawned, Usage
+from childproof._spawner import DIED, FAILED, STARTED
 from childproof._text import Masker, one_line, show_command
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _spawn_error(command: Command, number: int, name: str, stage: str, sentence:
 def _path_at(command: Command, stage: str) -> str:
     """The thing that the failed stage was about."""
     if stage == "chdir" and command.cwd is not None:
-        return os.fsdecode(command.cwd)
+        return f"descriptor {command.cwd}" if isinstance(command.cwd, int) else os.fsdecode(command.cwd)
     if stage == "open":
         paths = [s.path for s in (command.stdin, command.stdout, command.stderr) if s.path is not None]
         if len(paths) == 1:
@@ -72,10 +72,16 @@ def _path_at(command: Command, stage: str) -> str:
 
 def _interpreter_is_missing(command: Command) -> bool:
     """ENOENT for a file that exists: its ``#!`` interpreter, or its loader, does not."""
+    cwd = command.cwd if command.cwd is not None else b""
     for candidate in command.candidates:
-        path = os.path.join(command.cwd, candidate) if command.cwd is not None else candidate
-        if os.path.exists(path):
-            return True
+        try:
+            if isinstance(cwd, int):
+                os.stat(candidate, dir_fd=cwd)
+            else:
+                os.stat(os.path.join(cwd, candidate))
+        except (OSError, ValueError):
+            continue
+        return True
     return False
 
 
@@ -179,6 +185,7 @@ def make_result(facts: Facts) -> Result[Any]:
         outcome=outcome,
         duration=monotonic() - facts.began,
         usage=Usage(*used) if used is not None else None,
+        spawned=Spawned(*child.how()) if child is not None and child.state == STARTED else None,
         truncated=any(output.sink.truncated for output in facts.outputs),
         held=facts.held,
         killed=facts.killed,

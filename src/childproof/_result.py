@@ -46,6 +46,25 @@ class Usage(NamedTuple):
     max_rss: int | None
 
 
+class Spawned(NamedTuple):
+    """How a child was made.
+
+    Attributes:
+        start: the primitive that was used: ``"clone"``, ``"vfork"`` or ``"fork"``.
+        closing: how its descriptors were closed: ``"close_range"``, ``"proc"``, ``"rlimit"``, or
+            ``"none"`` where they were not to be.
+        closed: how many were, `None` with close_range(2), which does not say.
+        exact: nothing else is open in the child. `False` if the loop up to the limit was used where
+            descriptors may be above it: /proc is hidden, and the limits may have been lowered.
+
+    """
+
+    start: str
+    closing: str
+    closed: int | None
+    exact: bool
+
+
 class ProcessInfo(NamedTuple):
     """A process as it was last seen.
 
@@ -98,6 +117,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
         outcome: an `Outcome`.
         duration: seconds from the call to the result.
         usage: a `Usage`, `None` when the status was lost or nothing ran.
+        spawned: how the child was made, a `Spawned`; `None` when nothing ran.
         truncated: output was dropped because of ``max_output``.
         held: the `Holder` objects that still had the output pipes open at the end.
         killed: a `ProcessInfo` for each process that was killed.
@@ -111,6 +131,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
     outcome: Outcome
     duration: float
     usage: Usage | None
+    spawned: Spawned | None
     truncated: bool
     held: tuple[Holder, ...]
     killed: tuple[ProcessInfo, ...]
@@ -121,7 +142,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
     def __new__(cls, code: int, out: Text, err: Text, **facts: Any) -> Result[Text]:
         """Made by childproof only; `facts` are the attributes."""
         self = tuple.__new__(cls, (code, out, err))
-        self.__dict__.update(facts)
+        self.__dict__ = facts
         return self
 
     def __getnewargs__(self) -> tuple[int, Text, Text]:
@@ -129,7 +150,7 @@ class Result(tuple[int, Text, Text], Generic[Text]):
 
     @property
     def code(self) -> int:
-        """The exit status; -N for signal N; 124, 125, 126, 127 as in DESIGN and ``timeout(1)``."""
+        """The exit status; -N for signal N; 124, 125, 126, 127 as env(1) and timeout(1) have them."""
         return self[0]
 
     @property

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Mapping, Sequence
 from math import ceil, inf
-from os import PathLike, fsdecode
+from os import fsdecode
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,11 +14,11 @@ from childproof._exchange import Exchange, State
 from childproof._report import Facts, make_result
 
 if TYPE_CHECKING:
-    from childproof._command import Command, OnOutput
-    from childproof._result import Result
+    from typing_extensions import Unpack
 
-Word = str | bytes | PathLike[str] | PathLike[bytes]
-Cmd = str | Sequence[Word]
+    from childproof._command import Command
+    from childproof._options import Cmd, Options
+    from childproof._result import Result
 
 MOST_SECONDS = 86400.0
 """The longest single wait: poll(2) takes an int of milliseconds."""
@@ -45,7 +44,7 @@ def _execute(command: Command, began: float) -> Result[Any]:
     if command.timeout == 0:
         return make_result(Facts(command, None, began, True, "", [], (), (), ()))
     argv = [fsdecode(word) for word in command.argv]
-    cwd = None if command.cwd is None else fsdecode(command.cwd)
+    cwd = fsdecode(command.cwd) if isinstance(command.cwd, bytes) else command.cwd
     sys.audit("subprocess.Popen", argv[0], argv, cwd, command.env)
     poller = select.poll()
     exchange = Exchange(command, poller, began)
@@ -64,25 +63,8 @@ def run(
     input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
-    stdin: Any = None,
-    stdout: Any = "capture",
-    stderr: Any = "capture",
-    grace: float = 0.0,
-    linger: float = 0.5,
-    leftovers: Literal["leave", "kill"] = "leave",
-    mark: bool = True,
-    max_output: int | None = None,
     text: Literal[True] = True,
-    encoding: str = "utf-8",
-    errors: str = "backslashreplace",
-    strip: bool = True,
-    merge: bool = False,
-    on_output: OnOutput | None = None,
-    check: bool = False,
-    secrets: Sequence[str] = (),
-    cwd: Word | None = None,
-    env: Mapping[Any, Any] | None = None,
-    new_session: bool = True,
+    **options: Unpack[Options],
 ) -> Result[str]: ...
 
 
@@ -92,25 +74,8 @@ def run(
     input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
-    stdin: Any = None,
-    stdout: Any = "capture",
-    stderr: Any = "capture",
-    grace: float = 0.0,
-    linger: float = 0.5,
-    leftovers: Literal["leave", "kill"] = "leave",
-    mark: bool = True,
-    max_output: int | None = None,
     text: Literal[False],
-    encoding: str = "utf-8",
-    errors: str = "backslashreplace",
-    strip: bool = True,
-    merge: bool = False,
-    on_output: OnOutput | None = None,
-    check: bool = False,
-    secrets: Sequence[str] = (),
-    cwd: Word | None = None,
-    env: Mapping[Any, Any] | None = None,
-    new_session: bool = True,
+    **options: Unpack[Options],
 ) -> Result[bytes]: ...
 
 
@@ -120,53 +85,12 @@ def run(
     input: Any = None,  # the contract's name, which is subprocess's
     timeout: float | None = None,
     *,
-    stdin: Any = None,
-    stdout: Any = "capture",
-    stderr: Any = "capture",
-    grace: float = 0.0,
-    linger: float = 0.5,
-    leftovers: Literal["leave", "kill"] = "leave",
-    mark: bool = True,
-    max_output: int | None = None,
     text: bool,
-    encoding: str = "utf-8",
-    errors: str = "backslashreplace",
-    strip: bool = True,
-    merge: bool = False,
-    on_output: OnOutput | None = None,
-    check: bool = False,
-    secrets: Sequence[str] = (),
-    cwd: Word | None = None,
-    env: Mapping[Any, Any] | None = None,
-    new_session: bool = True,
+    **options: Unpack[Options],
 ) -> Result[Any]: ...
 
 
-def run(
-    cmd: Cmd,
-    input: Any = None,  # noqa: A002  # the contract's name, which is subprocess's
-    timeout: float | None = None,
-    *,
-    stdin: Any = None,
-    stdout: Any = "capture",
-    stderr: Any = "capture",
-    grace: float = 0.0,
-    linger: float = 0.5,
-    leftovers: Literal["leave", "kill"] = "leave",
-    mark: bool = True,
-    max_output: int | None = None,
-    text: bool = True,
-    encoding: str = "utf-8",
-    errors: str = "backslashreplace",
-    strip: bool = True,
-    merge: bool = False,
-    on_output: OnOutput | None = None,
-    check: bool = False,
-    secrets: Sequence[str] = (),
-    cwd: Word | None = None,
-    env: Mapping[Any, Any] | None = None,
-    new_session: bool = True,
-) -> Result[Any]:
+def run(cmd: Any, input: Any = None, timeout: float | None = None, **options: Any) -> Result[Any]:  # noqa: A002
     """Run a command and hand back ``(code, out, err)``. Whatever happens to the command is in the
     Result; it never hangs, and it leaves no descriptor and no zombie behind.
 
@@ -206,10 +130,29 @@ def run(
             raises propagates after the tree was killed and reaped.
         check: raise unless the command succeeded.
         secrets: strings that become ``***`` in the log and in the texts of errors.
-        cwd: the child's working directory.
+        **options: these, by name:
+        cwd: the child's working directory: a path, or the descriptor of one.
         env: the child's whole environment; `None`: this process's.
+        user: name or number of the user that the child becomes. It, `group` and `extra_groups` change
+            nothing but what they name, as in `subprocess`: who drops root's rights gives all three.
+            With any of them the child is forked, which takes longer the larger this process is.
+        group: name or number of the group.
+        extra_groups: names or numbers of the supplementary groups; an empty sequence: none.
+        umask: the child's file mode creation mask.
+        limits: resource limits by the names of setrlimit(2) in lower case, as
+            ``{"cpu": 10, "as": 1 << 30, "nofile": (256, 1024)}``: one value for soft and hard limit,
+            or both. -1, None or inf: unlimited.
+        no_new_privs: let no exec give privileges (set-user-id programs), for ever after.
+        pass_fds: descriptors that the child gets besides 0, 1 and 2, under their own numbers.
+        nice: what is added to the niceness.
         new_session: make the child leader of a session of its own (setsid(2)), so that its group
             can be killed at once and the terminal's signals do not reach it.
+        start: the primitive that makes the child: ``"clone"`` shares this process's memory until the
+            exec, ``"vfork"`` does and suspends this thread meanwhile, ``"fork"`` copies it;
+            ``"auto"``: clone where that is safe and allowed.
+        closing: how the child closes what it must not inherit: ``"close_range"``, ``"proc"`` (what
+            /proc/self/fd lists), ``"rlimit"`` (all numbers up to the limit); ``"auto"``: the first
+            of them that works. If it fails the command is not started.
 
     Returns:
         A `Result`: a tuple of code, out and err, with more attributes. The code is the exit status;
@@ -226,28 +169,9 @@ def run(
 
     """
     began = monotonic()
-    command = make_command(
-        cmd,
-        input,
-        timeout,
-        stdin,
-        stdout,
-        stderr,
-        grace,
-        linger,
-        leftovers,
-        mark,
-        max_output,
-        text,
-        encoding,
-        errors,
-        strip,
-        merge,
-        on_output,
-        secrets,
-        cwd,
-        env,
-        new_session,
-    )
+    command = make_command(cmd, input, timeout, **options)
     result = _execute(command, began)
-    return result.check() if check else result
+    return result.check() if command.check else result
+
+
+run.__wrapped__ = make_command  # type: ignore[attr-defined]  # where inspect.signature finds the parameters

@@ -13,7 +13,9 @@ except ImportError as error:
         " from source, and cffi cannot be loaded in a subinterpreter that has a GIL of its own."
     ) from error
 
+from childproof._attributes import NO_ATTRIBUTES, Attributes
 from childproof._command import MARK, Command
+from childproof._stdio import NULL, PIPE, Stdio
 
 _failed = lib.cp_init()
 if _failed:
@@ -31,6 +33,10 @@ STAGES = {
     lib.CP_STAGE_FORK: "fork",
     lib.CP_STAGE_SIGNALS: "signals",
     lib.CP_STAGE_SETSID: "setsid",
+    lib.CP_STAGE_CGROUP: "cgroup",
+    lib.CP_STAGE_LIMITS: "limits",
+    lib.CP_STAGE_IDS: "ids",
+    lib.CP_STAGE_UMASK: "umask",
     lib.CP_STAGE_CHDIR: "chdir",
     lib.CP_STAGE_DUP: "dup",
     lib.CP_STAGE_CLOSE_FDS: "close_fds",
@@ -48,6 +54,8 @@ CLOSINGS = {
     "proc": lib.CP_CLOSE_PROC,
     "rlimit": lib.CP_CLOSE_RLIMIT,
 }
+_START_NAMES = {number: name for name, number in STARTS.items()}
+_CLOSING_NAMES = {number: name if number else "none" for name, number in CLOSINGS.items()}
 FEATURES = {
     "pidfd": lib.CP_DISABLE_PIDFD,
     "pidfd_info": lib.CP_DISABLE_PIDFD_INFO,
@@ -105,6 +113,59 @@ class Settings(NamedTuple):
 
 settings = Settings.read()
 
+_REQUEST = ffi.typeof("struct cp_request *")
+_PLAIN = (NULL, PIPE, PIPE)
+
+
+def _add_stdio(request: Any, stdios: tuple[Stdio, Stdio, Stdio], keep: list[Any]) -> None:
+    for slot, stdio in enumerate(stdios):
+        if stdio.fd >= 0:
+            request.stdio_fd[slot] = stdio.fd
+        if stdio.path is not None:
+            keep.append(ffi.from_buffer(stdio.path + b"\0"))
+            request.stdio_path[slot] = keep[-1]
+
+
+def _add_cwd(request: Any, cwd: bytes | int, keep: list[Any]) -> None:
+    if isinstance(cwd, int):
+        request.flags |= lib.CP_SET_CWD_FD
+        request.cwd_fd = cwd
+    else:
+        keep.append(ffi.from_buffer(cwd + b"\0"))
+        request.cwd = keep[-1]
+
+
+def _add_attributes(request: Any, attributes: Attributes, keep: list[Any]) -> None:
+    """What the child is to change about itself. `keep` keeps the arrays until the spawn."""
+    for flag, field, value in (
+        (lib.CP_SET_UID, "uid", attributes.uid),
+        (lib.CP_SET_GID, "gid", attributes.gid),
+        (lib.CP_SET_UMASK, "umask", attributes.umask),
+        (lib.CP_SET_NICE, "nice", attributes.nice),
+        (lib.CP_NEW_GROUP, "process_group", attributes.process_group),
+        (lib.CP_JOIN_CGROUP, "cgroup_fd", attributes.cgroup_fd),
+    ):
+        if value is not None:
+            request.flags |= flag
+            setattr(request, field, value)
+    for flag, wanted in (
+        (lib.CP_NO_NEW_PRIVS, attributes.no_new_privs),
+        (lib.CP_KEEP_FDS, attributes.keep_fds),
+        (lib.CP_KEEP_SIGNALS, attributes.keep_signals),
+        (lib.CP_SET_GROUPS, attributes.groups is not None),
+    ):
+        if wanted:
+            request.flags |= flag
+    for field, ctype, values in (
+        ("groups", "unsigned[]", attributes.groups or ()),
+        ("limits", "struct cp_limit[]", attributes.limits),
+        ("pass_fds", "int[]", attributes.pass_fds),
+    ):
+        if values:
+            keep.append(ffi.new(ctype, values))
+            setattr(request, field, keep[-1])
+            setattr(request, f"{field}_count", len(values))
+
 
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
@@ -150,36 +211,45 @@ class Child:
             token: the value of the mark, or `None` for none.
 
         """
-        request = ffi.new("struct cp_request *")
-        argv, candidates, environment = command.argv, command.candidates, command.environment
-        if token is None:
-            strings = b"\0".join((*argv, *candidates, b""))
-        else:
-            strings = b"\0".join((*argv, *candidates, MARK + b"=" + token, b""))
-            request.extra_envc = 1
+        environment = command.environment
+        strings = command.strings
+        if token is not None:
+            strings += MARK + b"=" + token + b"\0"
+        start, closing, disabled = settings
+        if command.start != "auto":
+            start = STARTS[command.start]
+        if command.closing != "auto":
+            closing = CLOSINGS[command.closing]
+        flags = lib.CP_NEW_SESSION if command.new_session else 0
+        if _SHARED_FATE and not command.new_session and start == lib.CP_START_AUTO:
+            start = lib.CP_START_FORK
+        stdios = command.stdin, command.stdout, command.stderr
         # Python objects keep these bytes in place until the C call, which copies them, is over.
         keep = [ffi.from_buffer(strings), ffi.from_buffer(environment.block)]
-        request.strings, request.env = keep
-        request.strings_size = len(strings)
-        request.argc = len(argv)
-        request.candidates = len(candidates)
-        request.env_size = len(environment.block)
-        request.envc = environment.size
+        request = ffi.new(
+            _REQUEST,
+            (
+                keep[0],
+                len(strings),
+                len(command.argv),
+                len(command.candidates),
+                token is not None,
+                keep[1],
+                len(environment.block),
+                environment.size,
+                [_STDIO[stdio.kind] for stdio in stdios],
+                flags,
+                start,
+                closing,
+                disabled,
+            ),
+        )
+        if stdios != _PLAIN:
+            _add_stdio(request, stdios, keep)
         if command.cwd is not None:
-            keep.append(ffi.from_buffer(command.cwd + b"\0"))
-            request.cwd = keep[-1]
-        for slot, stdio in enumerate((command.stdin, command.stdout, command.stderr)):
-            request.stdio[slot] = _STDIO[stdio.kind]
-            if stdio.fd >= 0:
-                request.stdio_fd[slot] = stdio.fd
-            if stdio.path is not None:
-                keep.append(ffi.from_buffer(stdio.path + b"\0"))
-                request.stdio_path[slot] = keep[-1]
-        request.start, request.closing, request.disabled = settings
-        if command.new_session:
-            request.flags = lib.CP_NEW_SESSION
-        elif _SHARED_FATE and request.start == lib.CP_START_AUTO:
-            request.start = lib.CP_START_FORK
+            _add_cwd(request, command.cwd, keep)
+        if command.attributes is not NO_ATTRIBUTES:
+            _add_attributes(request, command.attributes, keep)
         return bool(lib.cp_spawn(self._c, request) == 0)
 
     def kill_suspended(self) -> None:
@@ -232,6 +302,24 @@ class Child:
     def settle(self, dead: bool = False) -> int:
         """The state, looked at anew while it is `SPAWNING`. `dead`: the child is known to be gone."""
         return int(lib.cp_settle(self._c, dead))
+
+    def await_exec(self, milliseconds: int) -> int:
+        """The state, once it is not `SPAWNING` any more or `milliseconds` (-1: any number) are over,
+        or a signal has come.
+        """
+        return int(lib.cp_await_exec(self._c, milliseconds))
+
+    def how(self) -> tuple[str, str, int | None, bool]:
+        """The start primitive and the closing rung that were used, how many descriptors it closed
+        (`None`: the kernel did not say), and whether all that were open are certain to be closed.
+        """
+        c = self._c
+        return (
+            _START_NAMES[c.start],
+            _CLOSING_NAMES[c.closing],
+            None if c.closed < 0 else int(c.closed),
+            bool(c.exact),
+        )
 
     def stuck_stage(self) -> str:
         """The step that a child which has not exec'ed yet is in."""
