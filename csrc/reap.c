@@ -234,7 +234,6 @@ ssize_t cp_write(int fd, const void *data, size_t size)
     /* Python ignores SIGPIPE; a host that took that back would be killed by
      * a child that does not read its input. */
     int fatal = sigaction(SIGPIPE, NULL, &action) == 0
-                && !(action.sa_flags & SA_SIGINFO)
                 && action.sa_handler != SIG_IGN;
     if (fatal) {
         sigemptyset(&pipe);
