@@ -79,7 +79,6 @@ void cp_give_block(struct cp_child *child)
 {
     if (!child->block)
         return;
-    own_the_spare();
     if (child->block_size == SPARE_SIZE && spare.count < SPARE_BLOCKS)
         spare.base[spare.count++] = child->block;
     else

@@ -88,8 +88,9 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
 #else
 #define CP_P_PIDFD 3
 
-/* waitid with the kernel's fifth argument; by pid where there is no pidfd, or
- * where the kernel (5.2, 5.3) has pidfds but cannot wait on them. */
+/* waitid with the kernel's fifth argument; by pid where there is no pidfd,
+ * where the kernel (5.2, 5.3) has pidfds but cannot wait on them, and where
+ * the host has closed what it did not open. */
 static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
                      struct rusage *usage)
 {
@@ -98,7 +99,7 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
     options |= WEXITED | WNOHANG;
     if (child->fd[CP_PIDFD] >= 0)
         r = cp_raw5(SYS_waitid, CP_P_PIDFD, child->fd[CP_PIDFD], info, options, usage);
-    if (r == -EINVAL)
+    if (r == -EINVAL || r == -EBADF)
         r = cp_raw5(SYS_waitid, P_PID, child->pid, info, options, usage);
     return r;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
 from typing import Any, NamedTuple
@@ -44,17 +45,18 @@ class Command(NamedTuple):
 
     cmd: Any
     input: Any
+    timeout: float
     argv: tuple[bytes, ...]
     candidates: tuple[bytes, ...]
     strings: bytes
     environment: Environment
+    stdin: Stdio
+    feed: Feed | None
+    # From here on a command without options is like any other: see `plain_command`.
     env: Mapping[Any, Any] | None
     cwd: bytes | int | None
-    stdin: Stdio
     stdout: Stdio
     stderr: Stdio
-    feed: Feed | None
-    timeout: float
     grace: float
     linger: float
     kill_leftovers: bool
@@ -75,6 +77,8 @@ class Command(NamedTuple):
 
 # ---- the program ----
 
+_ENCODING = sys.getfilesystemencoding()
+
 
 def _argv(cmd: Any) -> tuple[bytes, ...]:
     if type(cmd) is str:
@@ -85,12 +89,25 @@ def _argv(cmd: Any) -> tuple[bytes, ...]:
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words; put {cmd!r} into a list")
     if not isinstance(cmd, Sequence):
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words, not {cmd!r}")
-    argv = tuple([encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])
+    try:
+        argv = tuple(
+            [word.encode(_ENCODING, "surrogateescape") if type(word) is str else os.fsencode(word) for word in cmd]
+        )
+    except TypeError:
+        argv = tuple([encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])  # it says which
     if not argv:
         raise ValueError("cmd is empty: it must at least name a program")
     if not argv[0]:
         raise ValueError("cmd[0] is empty: it must name a program")
     return argv
+
+
+def _strings(argv: tuple[bytes, ...], candidates: tuple[bytes, ...]) -> bytes:
+    strings = b"\0".join((*argv, *candidates, b""))
+    if strings.count(b"\0") != len(argv) + len(candidates):
+        for i, word in enumerate(argv):
+            encode(word, f"cmd[{i}]")
+    return strings
 
 
 def _candidates(program: bytes, path: bytes | None) -> tuple[bytes, ...]:
@@ -155,6 +172,10 @@ def _seconds(value: Any, name: str) -> float:
     return number + 0.0  # -0.0 is 0.0
 
 
+def _timeout(value: Any) -> float:
+    return inf if value is None or value == -1 else _seconds(value, "timeout")
+
+
 def _count(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int or None, not {value!r}")
@@ -200,7 +221,7 @@ CLOSINGS = ("auto", "close_range", "proc", "rlimit")
 
 def _choice(value: Any, choices: tuple[str, ...], name: str) -> str:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
     return str(value)
 
 
@@ -258,42 +279,37 @@ def make_command(
     else:
         in_stdio, feed = feed_stdio(input, encoding)
     out_stdio = PIPE if stdout == "capture" else output_stdio(stdout, "stdout")
-    if merge:
-        if stderr != "capture":
-            raise ValueError(f"merge and stderr={stderr!r} exclude each other")
+    if not merge:
+        err_stdio = PIPE if stderr == "capture" else output_stdio(stderr, "stderr")
+    elif stderr == "capture":
         err_stdio = STDOUT
     else:
-        err_stdio = PIPE if stderr == "capture" else output_stdio(stderr, "stderr")
+        raise ValueError(f"merge and stderr={stderr!r} exclude each other")
     if on_output is not None and not callable(on_output):
         raise TypeError(f"on_output must be callable, not {on_output!r}")
-    if leftovers not in ("leave", "kill"):
-        raise ValueError(f'leftovers must be "leave" or "kill", not {leftovers!r}')
     asked = (user, group, extra_groups, umask, limits, no_new_privs, pass_fds, nice)
     attributes = NO_ATTRIBUTES if asked == _NOTHING_ASKED else make_attributes(*asked)
-    if start != "auto" or closing != "auto":
-        _choice(start, STARTS, "start")
-        _choice(closing, CLOSINGS, "closing")
-        if attributes.changes_ids and start not in ("auto", "fork"):
-            raise ValueError(f"user, group and extra_groups need start='fork', not {start!r}")
+    if attributes.changes_ids and start not in ("auto", "fork"):
+        raise ValueError(f"user, group and extra_groups need start='fork', not {start!r}")
     if cwd is not None:
         cwd = fd_directory(cwd) if isinstance(cwd, int) and not isinstance(cwd, bool) else encode(cwd, "cwd")
     return Command(
         cmd,
         input,
+        _timeout(timeout),
         argv,
         candidates,
-        b"\0".join((*argv, *candidates, b"")),
+        _strings(argv, candidates),
         environment,
+        in_stdio,
+        feed,
         env,
         cwd,
-        in_stdio,
         out_stdio,
         err_stdio,
-        feed,
-        inf if timeout is None or timeout == -1 else _seconds(timeout, "timeout"),
-        grace if grace == 0 and type(grace) is float else _seconds(grace, "grace"),
-        linger if type(linger) is float and linger >= 0 else _seconds(linger, "linger"),
-        leftovers == "kill",
+        _seconds(grace, "grace"),
+        _seconds(linger, "linger"),
+        _choice(leftovers, ("leave", "kill"), "leftovers") == "kill",
         bool(mark) and env is None,
         None if max_output is None else _count(max_output, "max_output"),
         bool(text),
@@ -301,13 +317,25 @@ def make_command(
         errors,
         bool(strip),
         on_output,
-        () if secrets == () else _secrets(secrets),
+        _secrets(secrets),
         bool(new_session),
         attributes,
-        start,
-        closing,
+        _choice(start, STARTS, "start"),
+        _choice(closing, CLOSINGS, "closing"),
         bool(check),
     )
 
 
 _NOTHING_ASKED = (None, None, None, None, None, False, (), None)
+_DEFAULTS = make_command(["true"])[Command._fields.index("env") :]
+
+
+def plain_command(cmd: Any, input: Any, timeout: Any) -> Command:  # noqa: A002  # as above
+    """`make_command` for a call without options, which is the one that has to be fast."""
+    environment = _inherited()
+    argv = _argv(cmd)
+    candidates = _candidates(argv[0], environment.path)
+    stdin, feed = (NULL, None) if input is None else feed_stdio(input, "utf-8")
+    strings = _strings(argv, candidates)
+    head = cmd, input, _timeout(timeout), argv, candidates, strings, environment, stdin, feed
+    return tuple.__new__(Command, head + _DEFAULTS)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from childproof import _report
 from childproof._command import Command
 from childproof._report import Facts
-from childproof._spawner import DIED, DISOWNED, FAILED, SPAWNING, STDERR, STDIN, STDOUT, Child, spawn_suspends
+from childproof._spawner import DIED, DISOWNED, FAILED, PIDFD, SPAWNING, STDERR, STDIN, STDOUT, Child, spawn_suspends
 from childproof._streams import Registry, Streams, refuse_copy
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Exchange:
         self._deadline = began + command.timeout
         self._child = Child()
         self._token: bytes | None = None
+        self._pidfd = -1
         self._streams = Streams(command, self._child, registry)
         self._respawned = False
         self._check_pause = 0.02
@@ -103,7 +104,8 @@ class Exchange:
             self._token = _new_token(command.environment.mark)
         if self._spawn():
             self._listen()
-            _preload()
+            if not _preloaded:
+                _preload()
         else:
             self._conclude()
 
@@ -112,7 +114,7 @@ class Exchange:
         if self._streams.ready(fd):
             if not self._streams.open:
                 self._on_end_of_output()
-        elif fd == self._child.pidfd and not self._exited:
+        elif fd == self._pidfd and not self._exited:
             self._on_exit(monotonic())
         elif self._child.state == DISOWNED:
             refuse_copy()
@@ -180,7 +182,7 @@ class Exchange:
     # ---- start ----
 
     def _spawn(self) -> bool:
-        if not spawn_suspends() or self._deadline == inf:
+        if self._deadline == inf or not spawn_suspends(self._command):
             return self._child.spawn(self._command, self._token)
         # This thread sleeps until the exec: another must kill a child whose exec is stuck.
         from threading import TIMEOUT_MAX, Timer
@@ -202,10 +204,11 @@ class Exchange:
                 self._stuck_at = self._child.stuck_stage()
 
     def _listen(self) -> None:
-        child = self._child
-        self._streams.listen()
-        if child.pidfd >= 0:
-            self._registry.register(child.pidfd, select.POLLIN)
+        fds = self._child.fds()
+        self._streams.listen(fds)
+        self._pidfd = fds[PIDFD]
+        if self._pidfd >= 0:
+            self._registry.register(self._pidfd, select.POLLIN)
         else:
             self._check_pause = 0.001
         self._check_at = monotonic() + self._check_pause
@@ -221,9 +224,9 @@ class Exchange:
         if child.state == SPAWNING:
             child.settle()
             self.state = State.RUNNING if self.state is State.STARTING and child.state != SPAWNING else self.state
-        if child.pidfd < 0 and child.ended() != 0:
+        if self._pidfd < 0 and child.ended() != 0:
             self._on_exit(now)
-        elif child.pidfd < 0 or child.state == SPAWNING:
+        elif self._pidfd < 0 or child.state == SPAWNING:
             self._check_pause = min(2 * self._check_pause, 0.05)
             self._check_at = now + self._check_pause
         else:
@@ -234,7 +237,7 @@ class Exchange:
         if self.state is State.LINGERING:
             self._after_linger(monotonic())
             self._schedule()
-        elif self._child.pidfd < 0:
+        elif self._pidfd < 0:
             self._check_pause = 0.0005  # the child is about to end
             self._check_at = monotonic()
             self._schedule()
@@ -242,28 +245,31 @@ class Exchange:
     # ---- the child's end ----
 
     def _on_exit(self, now: float) -> None:
-        child = self._child
-        if self._take_exit() == DIED and self._may_respawn():
+        streams = self._streams
+        state = self._take_exit()
+        if state == DIED and self._may_respawn():
             self._respawn()
             return
-        self._streams.stop_feeding()
+        streams.stop_feeding()
         if self.state in (State.GRACE, State.CLEARING):
             return
-        if child.state in (FAILED, DIED):
+        if state in (FAILED, DIED):
             self._conclude()
             return
-        self._streams.read_what_is_there()
+        if streams.open:
+            streams.read_what_is_there()
+        if not streams.open:  # nobody to linger for
+            self._after_linger(now)
+            return
         self.state = State.LINGERING
         self._limit = min(now + self._command.linger, max(self._deadline, now))
-        if not self._streams.open:
-            self._after_linger(now)
         self._schedule()
 
     def _take_exit(self) -> int:
         """Note that the child has ended; the state in which it did."""
         self._exited = True
-        if self._child.pidfd >= 0:
-            self._registry.unregister(self._child.pidfd)
+        if self._pidfd >= 0:
+            self._registry.unregister(self._pidfd)
         return self._child.settle(dead=True)
 
     def _may_respawn(self) -> bool:
@@ -284,8 +290,11 @@ class Exchange:
     def _after_linger(self, now: float) -> None:
         if self._command.kill_leftovers:
             self._clear(now)
-        else:
+            self._schedule()
+        elif self._streams.open:
             self._finish(now)
+        else:
+            self._conclude()
 
     # ---- the deadline ----
 
@@ -392,23 +401,24 @@ class Exchange:
 
     def _conclude(self) -> None:
         """Reap, hand over what must go on, and put the Result together."""
-        child, command = self._child, self._command
+        child, command, killing = self._child, self._command, self._killing
         self._streams.read_files()
-        survivors: tuple[ProcessInfo, ...] = self._killing.survivors if self._killing else ()
+        survivors: tuple[ProcessInfo, ...] = killing.survivors if killing else ()
         if child.pid > 0 and not child.reap():
             survivors = _report.with_child(survivors, child.pid)
-        facts = Facts(
-            command=command,
-            child=child,
-            began=self._began,
-            timed_out=self._timed_out,
-            stuck_at=self._stuck_at,
-            outputs=self._streams.outputs,
-            held=self._held,
-            killed=self._killing.killed if self._killing else (),
-            survivors=survivors,
+        self._result = _report.make_result(
+            Facts(
+                command,
+                child,
+                self._began,
+                self._timed_out,
+                self._stuck_at,
+                self._streams.outputs,
+                self._held,
+                killing.killed if killing else (),
+                survivors,
+            )
         )
-        self._result = _report.make_result(facts)
         self._release()
         self.state = State.DONE
 

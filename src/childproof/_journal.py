@@ -116,7 +116,11 @@ def finished(result: Result[Any], source: Any, secrets: tuple[str, ...]) -> None
         secrets: what must not be shown.
 
     """
-    if not _enabled(30):
+    logger = _logger or _get_logger()
+    if logger is None:
+        return
+    noteworthy = result.error is not None or result.held or result.survivors
+    if not logger.isEnabledFor(30 if noteworthy else 10):
         return
     mask = Masker(secrets)
     if result.outcome is Outcome.NOT_STARTED:

@@ -31,22 +31,31 @@ class Output:
         name: ``"stdout"`` or ``"stderr"``.
         slot: whose descriptor of the `Child` it is read from.
         fd: that descriptor while it is a pipe that is open, else -1.
-        sink: what has been read.
+        sink: what has been read, `None` as long as nothing was.
         read_bytes: how much is read at once.
 
     """
 
-    __slots__ = ("_full_reads", "fd", "name", "read_bytes", "sink", "slot")
+    __slots__ = ("_full_reads", "_max_output", "fd", "name", "read_bytes", "sink", "slot")
 
-    def __init__(self, name: str, slot: int, max_output: int | None) -> None:
+    def __init__(self, name: str, slot: int, fd: int, max_output: int | None) -> None:
         self.name = name
         self.slot = slot
-        self.fd = -1
-        self.sink: Whole | Ends = make_sink(max_output)
+        self.fd = fd
+        self.sink: Whole | Ends | None = None
         self.read_bytes = READ_BYTES
+        self._max_output = max_output
         self._full_reads = 0
 
-    def full_read(self) -> None:
+    def add(self, data: bytes) -> None:
+        """Keep `data`."""
+        if self.sink is None:
+            self.sink = make_sink(self._max_output)
+        self.sink.add(data)
+        if len(data) == self.read_bytes:
+            self._full_read()
+
+    def _full_read(self) -> None:
         """A read was as large as it could be; the second time the pipe is enlarged."""
         self._full_reads += 1
         if self._full_reads != 2 or len(_large) >= MOST_LARGE:
@@ -59,10 +68,11 @@ class Output:
         except OSError:
             self.read_bytes = READ_BYTES  # over the quota, or not Linux
 
-    def closed(self) -> None:
-        """The pipe is closed, or given to the background."""
+    def ended(self) -> None:
+        """The pipe has ended, or is given to the background."""
         self.fd = -1
-        _large.discard(id(self))
+        if self._full_reads:
+            _large.discard(id(self))
 
     def waiting_bytes(self) -> int:
         """How much is in the pipe now."""
@@ -72,19 +82,23 @@ class Output:
         count = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
         return int.from_bytes(count, sys.byteorder)
 
-    def read_file(self, fd: int, max_output: int | None) -> None:
+    def read_file(self, fd: int) -> None:
         """Take in the unlinked file that the stream was captured in, by position: the descriptor
         shares its offset with whoever still writes.
         """
         size = os.fstat(fd).st_size
         at = 0
-        if max_output is not None and size > max_output:
-            at = self._copy(fd, 0, (max_output + 1) // 2) + size - max_output
-            self.sink.skip(size - max_output)
-        self._copy(fd, at, size)
+        most = self._max_output
+        sink = self.sink = make_sink(most)
+        if most is not None and size > most:
+            at = _copy(sink, fd, 0, (most + 1) // 2) + size - most
+            sink.skip(size - most)
+        _copy(sink, fd, at, size)
 
-    def _copy(self, fd: int, at: int, until: int) -> int:
-        while at < until and (data := os.pread(fd, min(until - at, LARGE_BYTES), at)):
-            self.sink.add(data)
-            at += len(data)
-        return at
+
+def _copy(sink: Whole | Ends, fd: int, at: int, until: int) -> int:
+    """Add what is from `at` to `until`; where it ended."""
+    while at < until and (data := os.pread(fd, min(until - at, LARGE_BYTES), at)):
+        sink.add(data)
+        at += len(data)
+    return at

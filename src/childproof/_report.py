@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from childproof import _journal
 from childproof._errors import SpawnError
-from childproof._result import Holder, Outcome, ProcessInfo, Result, Spawned, Usage
+from childproof._result import Holder, Outcome, ProcessInfo, Result
 from childproof._spawner import DIED, FAILED, STARTED
 from childproof._text import Masker, one_line, show_command
 
@@ -126,22 +126,19 @@ def _deadline(command: Command, stuck_at: str, survivors: tuple[ProcessInfo, ...
 
 def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
     command, child = facts.command, facts.child
-    if child is not None and child.state == FAILED and not facts.timed_out:
-        code, error = _failure(command, child)
-        return code, Outcome.NOT_STARTED, error
-    if child is not None and child.state == DIED and not facts.timed_out:
-        return OTHER, Outcome.NOT_STARTED, _death(command, child)
-    if facts.timed_out or child is None:
+    if child is None or facts.timed_out:
         error = _deadline(command, facts.stuck_at, facts.survivors)
         if facts.stuck_at == "close_fds":  # a loop too long to finish is no fault of the program
             return OTHER, Outcome.NOT_STARTED, error
         return TIMED_OUT, Outcome.TIMED_OUT, error
-    status = child.status()
-    if status is None:
-        name = os.fsdecode(command.argv[0])
-        sentence = f"the status of pid {child.pid} ({name}) was taken by somebody else's wait, and is lost"
-        return OTHER, Outcome.STATUS_LOST, _spawn_error(command, ECHILD, name, "wait", sentence)
-    return status, Outcome.SIGNALED if status < 0 else Outcome.EXITED, None
+    if child.state == FAILED:
+        code, error = _failure(command, child)
+        return code, Outcome.NOT_STARTED, error
+    if child.state == DIED:
+        return OTHER, Outcome.NOT_STARTED, _death(command, child)
+    name = os.fsdecode(command.argv[0])
+    sentence = f"the status of pid {child.pid} ({name}) was taken by somebody else's wait, and is lost"
+    return OTHER, Outcome.STATUS_LOST, _spawn_error(command, ECHILD, name, "wait", sentence)
 
 
 def _decode(command: Command, data: bytes) -> str:
@@ -151,9 +148,9 @@ def _decode(command: Command, data: bytes) -> str:
         return data.decode("utf-8", "backslashreplace")
 
 
-def _text_of(command: Command, output: Output | None) -> Any:
+def _text_of(command: Command, output: Output) -> Any:
     """What one stream gives to the Result."""
-    if output is None:
+    if output.sink is None:
         return "" if command.text else b""
     head, tail = output.sink.parts()
     if not command.text:
@@ -168,25 +165,32 @@ def _text_of(command: Command, output: Output | None) -> Any:
 
 def make_result(facts: Facts) -> Result[Any]:
     """Put it together, and log it."""
-    command, child = facts.command, facts.child
-    code, outcome, error = _verdict(facts)
-    by_name = {output.name: output for output in facts.outputs}
-    out = _text_of(command, by_name.get("stdout"))
-    err = _text_of(command, by_name.get("stderr"))
-    if outcome is Outcome.NOT_STARTED and not err:
-        err = str(error) if command.text else str(error).encode("utf-8", "surrogateescape")
-    used = child.usage() if child is not None and outcome is not Outcome.NOT_STARTED else None
+    command, child, outputs = facts.command, facts.child, facts.outputs
+    started = child is not None and child.state == STARTED
+    status = child.status() if child is not None and started and not facts.timed_out else None
+    if status is not None:
+        code, outcome, error = status, Outcome.SIGNALED if status < 0 else Outcome.EXITED, None
+    else:
+        code, outcome, error = _verdict(facts)
+    nothing: Any = "" if command.text else b""
+    texts = {"stdout": nothing, "stderr": nothing}
+    truncated = False
+    for output in outputs:
+        texts[output.name] = _text_of(command, output)
+        truncated |= output.sink is not None and output.sink.truncated
+    if outcome is Outcome.NOT_STARTED and not texts["stderr"]:
+        texts["stderr"] = str(error) if command.text else str(error).encode("utf-8", "surrogateescape")
     result: Result[Any] = Result(
         code,
-        out,
-        err,
+        texts["stdout"],
+        texts["stderr"],
         cmd=command.cmd,
         pid=child.pid if child is not None else 0,
         outcome=outcome,
         duration=monotonic() - facts.began,
-        usage=Usage(*used) if used is not None else None,
-        spawned=Spawned(*child.how()) if child is not None and child.state == STARTED else None,
-        truncated=any(output.sink.truncated for output in facts.outputs),
+        usage=child.usage() if child is not None and started else None,
+        spawned=child.how() if child is not None and started else None,
+        truncated=truncated,
         held=facts.held,
         killed=facts.killed,
         survivors=facts.survivors,

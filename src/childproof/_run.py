@@ -9,7 +9,7 @@ from os import fsdecode
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from childproof._command import make_command
+from childproof._command import make_command, plain_command
 from childproof._exchange import Exchange, State
 from childproof._report import Facts, make_result
 
@@ -169,7 +169,7 @@ def run(cmd: Any, input: Any = None, timeout: float | None = None, **options: An
 
     """
     began = monotonic()
-    command = make_command(cmd, input, timeout, **options)
+    command = make_command(cmd, input, timeout, **options) if options else plain_command(cmd, input, timeout)
     result = _execute(command, began)
     return result.check() if command.check else result
 

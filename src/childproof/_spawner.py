@@ -15,14 +15,14 @@ except ImportError as error:
 
 from childproof._attributes import NO_ATTRIBUTES, Attributes
 from childproof._command import MARK, Command
+from childproof._result import Spawned, Usage
 from childproof._stdio import NULL, PIPE, Stdio
 
 _failed = lib.cp_init()
 if _failed:
     raise ImportError(f"childproof could not register its fork handlers: {os.strerror(_failed)}")
 
-STDIN, STDOUT, STDERR = lib.CP_STDIN, lib.CP_STDOUT, lib.CP_STDERR
-_PIDFD = lib.CP_PIDFD
+STDIN, STDOUT, STDERR, PIDFD = lib.CP_STDIN, lib.CP_STDOUT, lib.CP_STDERR, lib.CP_PIDFD
 SPAWNING, STARTED, FAILED = lib.CP_SPAWNING, lib.CP_STARTED, lib.CP_FAILED
 DIED, DISOWNED = lib.CP_DIED, lib.CP_DISOWNED
 
@@ -177,11 +177,10 @@ def _kernel() -> tuple[int, int]:
 _SHARED_FATE = _kernel() < (5, 16)
 
 
-def spawn_suspends() -> bool:
-    """Whether `Child.spawn` sleeps until the exec, where no deadline reaches it."""
-    return settings.start == lib.CP_START_VFORK or (
-        settings.start == lib.CP_START_AUTO and bool(lib.cp_auto_suspends())
-    )
+def spawn_suspends(command: Command) -> bool:
+    """Whether `Child.spawn` sleeps until the exec of `command`, where no deadline reaches it."""
+    start = STARTS[command.start] or settings.start
+    return bool(start == lib.CP_START_VFORK or (start == lib.CP_START_AUTO and lib.cp_auto_suspends()))
 
 
 def has_pidfd() -> bool:
@@ -284,12 +283,17 @@ class Child:
     @property
     def pidfd(self) -> int:
         """Readable when the child has ended; -1 where the kernel gave none."""
-        return int(self._c.fd[_PIDFD])
+        return int(self._c.fd[PIDFD])
 
     @property
     def leads_group(self) -> bool:
         """It was given a session and a process group of its own."""
         return bool(self._c.group)
+
+    def fds(self) -> list[int]:
+        """All descriptors, by slot, -1 where there is none."""
+        fds: list[int] = ffi.unpack(self._c.fd, lib.CP_SLOTS)
+        return fds
 
     def fd(self, slot: int) -> int:
         """The parent's end of the pipe in `slot`, or -1."""
@@ -309,17 +313,11 @@ class Child:
         """
         return int(lib.cp_await_exec(self._c, milliseconds))
 
-    def how(self) -> tuple[str, str, int | None, bool]:
-        """The start primitive and the closing rung that were used, how many descriptors it closed
-        (`None`: the kernel did not say), and whether all that were open are certain to be closed.
-        """
+    def how(self) -> Spawned:
+        """How it was made."""
         c = self._c
-        return (
-            _START_NAMES[c.start],
-            _CLOSING_NAMES[c.closing],
-            None if c.closed < 0 else int(c.closed),
-            bool(c.exact),
-        )
+        closed = c.closed
+        return Spawned(_START_NAMES[c.start], _CLOSING_NAMES[c.closing], None if closed < 0 else closed, bool(c.exact))
 
     def stuck_stage(self) -> str:
         """The step that a child which has not exec'ed yet is in."""
@@ -340,12 +338,12 @@ class Child:
             return None
         return int(c.status if c.exited else -c.status)
 
-    def usage(self) -> tuple[float, float, int | None] | None:
-        """User and system seconds and peak bytes, as in `Usage`."""
+    def usage(self) -> Usage | None:
+        """What it used; `None` when nobody can know it."""
         c = self._c
         if not c.has_usage:
             return None
-        return c.user_s, c.system_s, c.max_rss_kib * 1024 if c.max_rss_kib > c.host_rss_kib else None
+        return Usage(c.user_s, c.system_s, c.max_rss_kib * 1024 if c.max_rss_kib > c.host_rss_kib else None)
 
     def signal(self, number: int) -> int:
         """Signal the child, unless it was reaped. 0, or an errno."""

@@ -36,6 +36,7 @@ class Streams:
     """See the module. Used by one thread.
 
     Attributes:
+        open: the output pipes that have not ended, by descriptor.
         outputs: the captured streams, those that have ended too.
 
     """
@@ -44,30 +45,31 @@ class Streams:
         self._command = command
         self._child = child
         self._registry = registry
-        self._open: dict[int, Output] = {}
         self._feeder: Feeder | None = None
         self._feed_fds: dict[int, int] = {}  # what is registered for it
+        self._files: list[Output] = []
+        self.open: dict[int, Output] = {}
         self.outputs: list[Output] = []
 
-    def listen(self) -> None:
-        """Register what is to be heard of, and feed what the pipe takes."""
-        command, child = self._command, self._child
-        for name, slot, stdio in (("stdout", STDOUT, command.stdout), ("stderr", STDERR, command.stderr)):
-            if stdio.kind in ("pipe", "tempfile"):
-                output = Output(name, slot, command.max_output)
-                self.outputs.append(output)
-                if stdio.kind == "pipe":
-                    output.fd = child.fd(slot)
-                    self._open[output.fd] = output
-                    self._registry.register(output.fd, select.POLLIN)
-        if command.feed is not None:
-            self._feeder = make_feeder(command.feed, child.fd(STDIN), command.encoding)
-            self._feed(-1)
+    def listen(self, fds: list[int]) -> None:
+        """Register what is to be heard of, and feed what the pipe takes.
 
-    @property
-    def open(self) -> bool:
-        """Whether any output pipe has not ended."""
-        return bool(self._open)
+        Args:
+            fds: the child's, by slot.
+
+        """
+        command = self._command
+        for name, slot, kind in (("stdout", STDOUT, command.stdout.kind), ("stderr", STDERR, command.stderr.kind)):
+            if kind == "pipe":
+                output = Output(name, slot, fds[slot], command.max_output)
+                self.outputs.append(output)
+                self.open[output.fd] = output
+                self._registry.register(output.fd, select.POLLIN)
+            elif kind == "tempfile":
+                self._files.append(Output(name, slot, -1, command.max_output))
+        if command.feed is not None:
+            self._feeder = make_feeder(command.feed, fds[STDIN], command.encoding)
+            self._feed(-1)
 
     @property
     def can_restart(self) -> bool:
@@ -76,7 +78,7 @@ class Streams:
 
     def ready(self, fd: int) -> bool:
         """Read or write what can be; whether `fd` is one of the pipes."""
-        output = self._open.get(fd)
+        output = self.open.get(fd)
         if output is not None:
             self._read(output)
         elif fd in self._feed_fds:
@@ -87,7 +89,7 @@ class Streams:
 
     def read_what_is_there(self) -> None:
         """All that is in the pipes now, and no more: somebody may go on writing for ever."""
-        for output in list(self._open.values()):
+        for output in list(self.open.values()):
             remaining = output.waiting_bytes()
             while output.fd >= 0 and remaining > 0:
                 got = self._read(output)
@@ -99,18 +101,19 @@ class Streams:
 
     def read_files(self) -> None:
         """What was captured in files."""
-        for output in self.outputs:
-            fd = self._child.fd(output.slot)
-            if output.fd < 0 and fd >= 0:
-                output.read_file(fd, self._command.max_output)
-                self._child.close(output.slot)
+        for output in self._files:
+            output.read_file(self._child.fd(output.slot))
+        self.outputs += self._files
+        self._files = []
 
     def ends(self) -> dict[str, int]:
         """The open output pipes by name."""
-        return {output.name: output.fd for output in self._open.values()}
+        return {output.name: output.fd for output in self.open.values()}
 
     def stop_feeding(self) -> None:
         """Whatever has not been written is not wanted any more."""
+        if self._feeder is None:
+            return
         self._want_for_feed({})
         self._feeder = None
         self._child.close(STDIN)
@@ -118,16 +121,16 @@ class Streams:
     def close(self) -> None:
         """Close what is open, before another child is fed and read."""
         self.stop_feeding()
-        for output in list(self._open.values()):
+        for output in list(self.open.values()):
             self._end(output)
 
     def hand_over(self) -> bool:
         """Forget the output pipes; whether any is open, which is somebody else's to drain now."""
-        handed = any(self._child.fd(output.slot) >= 0 for output in self._open.values())
-        for output in self._open.values():
-            output.closed()
-        self._open.clear()
-        self._child.close(STDIN)
+        self.stop_feeding()
+        handed = any(self._child.fd(output.slot) >= 0 for output in self.open.values())
+        for output in self.open.values():
+            output.ended()
+        self.open.clear()
         return handed
 
     # ---- one step ----
@@ -163,18 +166,16 @@ class Streams:
         if not data:
             self._end(output)
             return 0
-        output.sink.add(data)
-        if len(data) == output.read_bytes:
-            output.full_read()
+        output.add(data)
         if self._command.on_output is not None:
             self._guard(self._command.on_output, output.name, data)
         return len(data)
 
     def _end(self, output: Output) -> None:
+        """Its descriptor is closed with all others, at the end, in one call."""
         self._registry.unregister(output.fd)
-        del self._open[output.fd]
-        output.closed()
-        self._child.close(output.slot)
+        del self.open[output.fd]
+        output.ended()
 
     def _guard(self, function: Any, *args: Any) -> None:
         """Call the caller's code; it may fork, and the copy must not go on."""
