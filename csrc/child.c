@@ -33,25 +33,29 @@ static void die_with_the_spawner(const struct cp_block *block)
         sys_exit(127);
 }
 
+/* Python ignores the first two for itself; the third, ignored, survives exec and
+ * takes the program's own children from it. */
+static int is_ours_to_reset(const struct cp_block *block, int number)
+{
+    return !(block->request.flags & CP_KEEP_SIGNALS)
+           && (number == SIGPIPE || number == SIGXFSZ || number == SIGCHLD);
+}
+
 /* A handler would run on the parent's memory once the mask is lifted. What is
- * ignored stays ignored, except what Python itself ignores, and SIGCHLD, whose
- * being ignored survives exec and takes the program's own children from it. */
+ * ignored stays ignored, but for those three. */
 static void reset_signals(struct cp_block *block)
 {
     struct cp_sigaction now, standard = {0};
-    int keep_all = block->request.flags & CP_KEEP_SIGNALS;
     for (int number = 1; number <= CP_NSIG; number++) {
-        if (number == SIGKILL || number == SIGSTOP)
+        if (number == SIGKILL || number == SIGSTOP
+            || (block->handlers_reset && !is_ours_to_reset(block, number)))
             continue;
         long r = sys_sigaction(number, 0, &now);
         if (CP_PORTABLE && r == -EINVAL)
             continue; /* libc keeps some numbers for itself */
         check(block, r);
-        int keep = now.handler == SIG_DFL
-                   || (now.handler == SIG_IGN
-                       && (keep_all || (number != SIGPIPE && number != SIGXFSZ
-                                        && number != SIGCHLD)));
-        if (!keep)
+        if (now.handler != SIG_DFL
+            && (now.handler != SIG_IGN || is_ours_to_reset(block, number)))
             check(block, sys_sigaction(number, &standard, 0));
     }
 }

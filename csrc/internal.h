@@ -26,6 +26,7 @@ struct cp_block {
     volatile int closed;
     volatile int exact;
     int parent;
+    int handlers_reset; /* by the kernel, with the clone */
     int report;    /* the report pipe, which it keeps until exec, or -1 */
     int source[3]; /* descriptors to become 0, 1, 2; -1: none yet */
     unsigned bound; /* one above the highest descriptor the parent has open */

@@ -10,6 +10,9 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -73,6 +76,68 @@ static inline long cp_raw(long n, long a, long b, long c, long d, long e)
     cp_raw((n), (long)(a), (long)(b), (long)(c), (long)(d), 0)
 #define cp_raw5(n, a, b, c, d, e) \
     cp_raw((n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+
+/* clone_args of clone(2), as far as Linux 5.5 has it. */
+struct cp_clone_args {
+    uint64_t flags;
+    uint64_t pidfd;
+    uint64_t child_tid;
+    uint64_t parent_tid;
+    uint64_t exit_signal;
+    uint64_t stack;
+    uint64_t stack_size;
+    uint64_t tls;
+};
+
+/* clone3 with a stack, which libc has no function for: the child must not return
+ * into its parent's frames, so it calls `main` at once. */
+#if defined(__x86_64__)
+static inline long sys_clone3(struct cp_clone_args *args, int (*main)(void *), void *argument)
+{
+    long result;
+    register void *r8 __asm__("r8") = argument;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "movq %%r8, %%rdi\n\t"
+                     "call *%%rdx\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(result)
+                     : "a"(SYS_clone3), "D"(args), "S"(sizeof *args), "d"(main), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+static inline long sys_clone3(struct cp_clone_args *args, int (*main)(void *), void *argument)
+{
+    register long x8 __asm__("x8") = SYS_clone3;
+    register long x0 __asm__("x0") = (long)args;
+    register long x1 __asm__("x1") = sizeof *args;
+    register int (*x2)(void *) __asm__("x2") = main;
+    register void *x3 __asm__("x3") = argument;
+    __asm__ volatile("svc 0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, xzr\n\t"
+                     "mov x0, x3\n\t"
+                     "blr x2\n\t"
+                     "brk 0\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3)
+                     : "memory");
+    return x0;
+}
+#else
+static inline long sys_clone3(struct cp_clone_args *args, int (*main)(void *), void *argument)
+{
+    (void)args;
+    (void)main;
+    (void)argument;
+    return -ENOSYS;
+}
+#endif
 
 /* The kernel's struct, not libc's. Only `handler` is looked at; on an
  * architecture without a restorer the last word is merely unused. */

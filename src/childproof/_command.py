@@ -80,15 +80,20 @@ class Command(NamedTuple):
 _ENCODING = sys.getfilesystemencoding()
 
 
-def _argv(cmd: Any) -> tuple[bytes, ...]:
-    if type(cmd) is str:
-        return (b"/bin/sh", b"-c", encode(cmd, "cmd"))
-    if isinstance(cmd, (str, bytes, bytearray, memoryview, os.PathLike)):
-        if isinstance(cmd, str):
-            return _argv(str(cmd))
+def _check_sequence(cmd: Any) -> None:
+    if isinstance(cmd, (bytes, bytearray, memoryview, os.PathLike)):
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words; put {cmd!r} into a list")
     if not isinstance(cmd, Sequence):
         raise TypeError(f"cmd must be a str, for the shell, or a sequence of words, not {cmd!r}")
+
+
+def _argv(cmd: Any) -> tuple[bytes, ...]:
+    if type(cmd) is str:
+        return (b"/bin/sh", b"-c", encode(cmd, "cmd"))
+    if type(cmd) is not list and type(cmd) is not tuple:
+        if isinstance(cmd, str):
+            return _argv(str(cmd))
+        _check_sequence(cmd)
     try:
         argv = tuple(
             [word.encode(_ENCODING, "surrogateescape") if type(word) is str else os.fsencode(word) for word in cmd]

@@ -65,7 +65,8 @@ class Exchange:
 
     Attributes:
         wake_at: when `tick` must be called at the latest, on `time.monotonic`.
-        state: a `State`; when it is `State.DONE`, `result` gives the Result.
+        state: a `State`.
+        result: the Result, once `state` is `State.DONE`.
 
     """
 
@@ -85,13 +86,14 @@ class Exchange:
         self._limit = self._deadline  # of the present state
         self._timed_out = False
         self._exited = False
+        self._reaped = False
         self._tree: Tree | None = None
         self._killing: Killing | None = None
         self._search: Search | None = None
         self._name_until = inf
         self._held: tuple[Holder, ...] = ()
         self._stuck_at = ""
-        self._result: Result[Any] | None = None
+        self.result: Result[Any] | None = None
         self.wake_at = self._deadline
         self.state = State.STARTING
 
@@ -137,11 +139,6 @@ class Exchange:
         elif self.state is State.NAMING:
             self._step_naming(now)
         self._schedule()
-
-    def result(self) -> Result[Any]:
-        """The Result, once `state` is DONE."""
-        assert self._result is not None
-        return self._result
 
     def abort(self) -> None:
         """Kill the tree and reap the child, whatever state this is in; for exceptions. Waits
@@ -402,11 +399,13 @@ class Exchange:
     def _conclude(self) -> None:
         """Reap, hand over what must go on, and put the Result together."""
         child, command, killing = self._child, self._command, self._killing
-        self._streams.read_files()
+        if self._streams.files:
+            self._streams.read_files()
         survivors: tuple[ProcessInfo, ...] = killing.survivors if killing else ()
-        if child.pid > 0 and not child.reap():
+        self._reaped = child.reap()
+        if not self._reaped:
             survivors = _report.with_child(survivors, child.pid)
-        self._result = _report.make_result(
+        self.result = _report.make_result(
             Facts(
                 command,
                 child,
@@ -424,9 +423,10 @@ class Exchange:
 
     def _release(self) -> None:
         """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
-        child = self._child
-        pipes = self._streams.hand_over()
-        if child.state != DISOWNED and child.pid > 0 and (pipes or not child.reap()):
+        child, streams = self._child, self._streams
+        streams.stop_feeding()
+        held = bool(streams.open) and streams.hand_over()
+        if child.state != DISOWNED and (held or not (self._reaped or child.reap())):
             from childproof._janitor import janitor
 
             janitor.adopt(child)

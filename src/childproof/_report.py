@@ -166,8 +166,10 @@ def _text_of(command: Command, output: Output) -> Any:
 def make_result(facts: Facts) -> Result[Any]:
     """Put it together, and log it."""
     command, child, outputs = facts.command, facts.child, facts.outputs
-    started = child is not None and child.state == STARTED
-    status = child.status() if child is not None and started and not facts.timed_out else None
+    usage = spawned = status = None
+    if child is not None and child.state == STARTED:
+        usage, spawned = child.usage(), child.how()
+        status = None if facts.timed_out else child.status()
     if status is not None:
         code, outcome, error = status, Outcome.SIGNALED if status < 0 else Outcome.EXITED, None
     else:
@@ -188,8 +190,8 @@ def make_result(facts: Facts) -> Result[Any]:
         pid=child.pid if child is not None else 0,
         outcome=outcome,
         duration=monotonic() - facts.began,
-        usage=child.usage() if child is not None and started else None,
-        spawned=child.how() if child is not None and started else None,
+        usage=usage,
+        spawned=spawned,
         truncated=truncated,
         held=facts.held,
         killed=facts.killed,

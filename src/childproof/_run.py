@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
-from math import ceil, inf
+from math import ceil
 from os import fsdecode
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from childproof._options import Cmd, Options
     from childproof._result import Result
 
-MOST_SECONDS = 86400.0
+MOST_SECONDS = 86400
 """The longest single wait: poll(2) takes an int of milliseconds."""
 
 
 def _drive(exchange: Exchange, poller: select.poll) -> None:
     """Wait for what `exchange` wants until it is done."""
-    while exchange.state is not State.DONE:
+    done = State.DONE
+    while exchange.state is not done:
         now = monotonic()
-        wake_at = exchange.wake_at
-        if now < wake_at:
+        left = exchange.wake_at - now
+        if left > 0:
             # Rounded up: a wait that ends early by a fraction would spin through the last one.
-            events = poller.poll(None if wake_at == inf else ceil(min(wake_at - now, MOST_SECONDS) * 1000))
+            events = poller.poll(ceil(left * 1000) if left < MOST_SECONDS else MOST_SECONDS * 1000)
             for fd, _ in events:
                 exchange.ready(fd)
             if events:
@@ -43,7 +44,7 @@ def _drive(exchange: Exchange, poller: select.poll) -> None:
 def _execute(command: Command, began: float) -> Result[Any]:
     if command.timeout == 0:
         return make_result(Facts(command, None, began, True, "", [], (), (), ()))
-    argv = [fsdecode(word) for word in command.argv]
+    argv = list(map(fsdecode, command.argv))
     cwd = fsdecode(command.cwd) if isinstance(command.cwd, bytes) else command.cwd
     sys.audit("subprocess.Popen", argv[0], argv, cwd, command.env)
     poller = select.poll()
@@ -54,7 +55,8 @@ def _execute(command: Command, began: float) -> Result[Any]:
     except BaseException:
         exchange.abort()
         raise
-    return exchange.result()
+    assert exchange.result is not None
+    return exchange.result
 
 
 @overload

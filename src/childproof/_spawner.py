@@ -188,6 +188,17 @@ def has_pidfd() -> bool:
     return hasattr(os, "pidfd_open") and not settings.disabled & lib.CP_DISABLE_PIDFD
 
 
+# Most are alike.
+_SPAWNED: dict[tuple[int, int, int, int], Spawned] = {}
+
+
+def _make_spawned(start: int, closing: int, closed: int, exact: int) -> Spawned:
+    spawned = Spawned(_START_NAMES[start], _CLOSING_NAMES[closing], None if closed < 0 else closed, bool(exact))
+    if len(_SPAWNED) < 64:
+        _SPAWNED[start, closing, closed, exact] = spawned
+    return spawned
+
+
 class Child:
     """One child process: its pid and pidfd, and the parent's ends of its pipes.
 
@@ -316,8 +327,8 @@ class Child:
     def how(self) -> Spawned:
         """How it was made."""
         c = self._c
-        closed = c.closed
-        return Spawned(_START_NAMES[c.start], _CLOSING_NAMES[c.closing], None if closed < 0 else closed, bool(c.exact))
+        key = c.start, c.closing, c.closed, c.exact
+        return _SPAWNED.get(key) or _make_spawned(*key)
 
     def stuck_stage(self) -> str:
         """The step that a child which has not exec'ed yet is in."""

@@ -38,6 +38,7 @@ class Streams:
     Attributes:
         open: the output pipes that have not ended, by descriptor.
         outputs: the captured streams, those that have ended too.
+        files: those that are captured in a file, which is yet to be read.
 
     """
 
@@ -47,9 +48,9 @@ class Streams:
         self._registry = registry
         self._feeder: Feeder | None = None
         self._feed_fds: dict[int, int] = {}  # what is registered for it
-        self._files: list[Output] = []
         self.open: dict[int, Output] = {}
         self.outputs: list[Output] = []
+        self.files: list[Output] = []
 
     def listen(self, fds: list[int]) -> None:
         """Register what is to be heard of, and feed what the pipe takes.
@@ -66,7 +67,7 @@ class Streams:
                 self.open[output.fd] = output
                 self._registry.register(output.fd, select.POLLIN)
             elif kind == "tempfile":
-                self._files.append(Output(name, slot, -1, command.max_output))
+                self.files.append(Output(name, slot, -1, command.max_output))
         if command.feed is not None:
             self._feeder = make_feeder(command.feed, fds[STDIN], command.encoding)
             self._feed(-1)
@@ -101,10 +102,10 @@ class Streams:
 
     def read_files(self) -> None:
         """What was captured in files."""
-        for output in self._files:
+        for output in self.files:
             output.read_file(self._child.fd(output.slot))
-        self.outputs += self._files
-        self._files = []
+            self.outputs.append(output)
+        self.files.clear()
 
     def ends(self) -> dict[str, int]:
         """The open output pipes by name."""
@@ -126,7 +127,6 @@ class Streams:
 
     def hand_over(self) -> bool:
         """Forget the output pipes; whether any is open, which is somebody else's to drain now."""
-        self.stop_feeding()
         handed = any(self._child.fd(output.slot) >= 0 for output in self.open.values())
         for output in self.open.values():
             output.ended()
