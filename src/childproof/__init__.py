@@ -5,14 +5,15 @@ code, out, err = childproof.run("ls -l | wc -l", timeout=5)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from childproof._errors import CommandError, SpawnError
+from childproof._light import TYPE_CHECKING
 from childproof._result import Holder, Outcome, ProcessInfo, Result, Spawned, Usage
 from childproof._run import run
 from childproof._version import __version__
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from childproof._holders import holders
 
 __all__ = [

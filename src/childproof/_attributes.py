@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from math import inf
-from typing import Any, NamedTuple
+
+from childproof._light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any
 
 INFINITY = (1 << 64) - 1
 """What the kernel takes for "no limit" (getrlimit(2))."""

@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
-from typing import Any, NamedTuple
 
 from childproof._attributes import NO_ATTRIBUTES, Attributes, fd_directory, make_attributes
+from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
+
+if TYPE_CHECKING:
+    from typing import Any
 
 MARK = b"CHILDPROOF_RUN"
 """The variable by which processes that escaped are found."""

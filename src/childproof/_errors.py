@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from childproof._light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from childproof._result import Result
 
 

@@ -25,15 +25,17 @@ from enum import Enum
 from math import inf
 from signal import SIGCONT, SIGKILL, SIGTERM
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from childproof import _report
 from childproof._command import Command
+from childproof._light import TYPE_CHECKING
 from childproof._report import Facts
 from childproof._spawner import DIED, DISOWNED, FAILED, PIDFD, SPAWNING, STDERR, STDIN, STDOUT, Child, spawn_suspends
 from childproof._streams import Registry, Streams, refuse_copy
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from childproof._holders import Search
     from childproof._result import Holder, ProcessInfo, Result
     from childproof._tree import Killing, Tree

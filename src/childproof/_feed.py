@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import select
 from errno import EAGAIN
-from typing import Any, Protocol
 
+from childproof._light import TYPE_CHECKING, Protocol
 from childproof._spawner import write
 from childproof._stdio import Feed, bytes_view
+
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK_BYTES = 65536
 

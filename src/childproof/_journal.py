@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
 
+from childproof._light import TYPE_CHECKING
 from childproof._result import Outcome, ProcessInfo, Result
 from childproof._text import Masker, one_line, show_command
 
 if TYPE_CHECKING:
     from logging import Logger
+    from typing import Any
 
 REPEATED_BYTES = 256
 """An output longer than this that equals the command's last one is not logged again."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from childproof._light import TYPE_CHECKING
 from childproof._sinks import make_sink
 
 if TYPE_CHECKING:

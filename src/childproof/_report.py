@@ -14,15 +14,17 @@ from errno import (
     ETIMEDOUT,
 )
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from childproof import _journal
 from childproof._errors import SpawnError
+from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._result import Holder, Outcome, ProcessInfo, Result
 from childproof._spawner import DIED, FAILED, STARTED
 from childproof._text import Masker, one_line, show_command
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from childproof._command import Command
     from childproof._output import Output
     from childproof._spawner import Child

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from types import GenericAlias
 
 from childproof._errors import CommandError
+from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._text import Masker, one_line, show_command
 
 if TYPE_CHECKING:
+    from typing import Any, Generic, TypeVar
+
     from childproof._errors import SpawnError
 
 TAIL_CHARACTERS = 400
 """How much of the error output a `CommandError` quotes."""
 
-# Bound, not constrained as `typing.AnyStr`: type checkers repeat the body of the class for each
-# constraint, and then refuse a tuple as its base.
-Text = TypeVar("Text", bound=str | bytes)
+if TYPE_CHECKING:
+    # Bound, not constrained as `typing.AnyStr`: type checkers repeat the body of the class for each
+    # constraint, and then refuse a tuple as its base.
+    Text = TypeVar("Text", bound=str | bytes)
+
+    class _Triple(tuple[int, Text, Text], Generic[Text]):
+        pass
+
+else:
+
+    class _Triple(tuple):
+        __slots__ = ()
+        __class_getitem__ = classmethod(GenericAlias)
 
 
 class Outcome(enum.Enum):
@@ -108,7 +121,7 @@ class Holder(NamedTuple):
         return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
 
 
-class Result(tuple[int, Text, Text], Generic[Text]):
+class Result(_Triple["Text"]):
     """``code, out, err = result``, and what else is known.
 
     Attributes:

@@ -7,13 +7,15 @@ import sys
 from math import ceil
 from os import fsdecode
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, overload
 
 from childproof._command import make_command, plain_command
 from childproof._exchange import Exchange, State
+from childproof._light import TYPE_CHECKING, overload
 from childproof._report import Facts, make_result
 
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from typing_extensions import Unpack
 
     from childproof._command import Command

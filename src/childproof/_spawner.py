@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
 
 try:
     from childproof._native import ffi, lib
@@ -15,8 +14,12 @@ except ImportError as error:
 
 from childproof._attributes import NO_ATTRIBUTES, Attributes
 from childproof._command import MARK, Command
+from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._result import Spawned, Usage
 from childproof._stdio import NULL, PIPE, Stdio
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _failed = lib.cp_init()
 if _failed:

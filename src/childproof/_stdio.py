@@ -6,7 +6,11 @@ import io
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, NamedTuple
+
+from childproof._light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Stdio(NamedTuple):

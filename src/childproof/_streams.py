@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from childproof._feed import Feeder, make_feeder
+from childproof._light import TYPE_CHECKING, Protocol
 from childproof._output import Output
 from childproof._spawner import DISOWNED, STDERR, STDIN, STDOUT, Child
 
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from childproof._command import Command
 
 

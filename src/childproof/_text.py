@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike, fsdecode
-from typing import Any
 
-_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
-_ESCAPES.update({9: "\\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"})
+from childproof._light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
 # What reorders text on a terminal could show one command and name another.
 _REORDERING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_ESCAPES.update({number: f"\\u{number:04x}" for number in _REORDERING})
-_ESCAPES.update({number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)})
+_escapes: dict[int, str] = {}
+
+
+def _fill_escapes() -> None:
+    """Few programs have text that needs them."""
+    _escapes.update({number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))})
+    _escapes.update({number: f"\\u{number:04x}" for number in (*_REORDERING, *range(0xD800, 0xE000))})
+    _escapes.update({9: "\\t", 10: "\\n", 13: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"})
 
 
 def one_line(text: str) -> str:
     """`text` with every control character escaped, so that it can't forge a line of a log."""
     if text.isprintable():
         return text
-    return text.translate(_ESCAPES)
+    if not _escapes:
+        _fill_escapes()
+    return text.translate(_escapes)
 
 
 class Masker:
