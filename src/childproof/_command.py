@@ -110,10 +110,10 @@ def _argv(cmd: Any) -> tuple[bytes, ...]:
     return argv
 
 
-def _strings(argv: tuple[bytes, ...], candidates: tuple[bytes, ...]) -> bytes:
+def _strings(cmd: Any, argv: tuple[bytes, ...], candidates: tuple[bytes, ...]) -> bytes:
     strings = b"\0".join((*argv, *candidates, b""))
     if strings.count(b"\0") != len(argv) + len(candidates):
-        for i, word in enumerate(argv):
+        for i, word in enumerate(cmd):
             encode(word, f"cmd[{i}]")
     return strings
 
@@ -307,7 +307,7 @@ def make_command(
         _timeout(timeout),
         argv,
         candidates,
-        _strings(argv, candidates),
+        _strings(cmd, argv, candidates),
         environment,
         in_stdio,
         feed,
@@ -344,6 +344,6 @@ def plain_command(cmd: Any, input: Any, timeout: Any) -> Command:  # noqa: A002 
     argv = _argv(cmd)
     candidates = _candidates(argv[0], environment.path)
     stdin, feed = (NULL, None) if input is None else feed_stdio(input, "utf-8")
-    strings = _strings(argv, candidates)
+    strings = _strings(cmd, argv, candidates)
     head = cmd, input, _timeout(timeout), argv, candidates, strings, environment, stdin, feed
     return tuple.__new__(Command, head + _DEFAULTS)
