@@ -67,8 +67,9 @@ static int walk(int directory, void (*visit)(int, void *), void *context)
 {
     char buffer[2048] __attribute__((aligned(8)));
     int genuine = 0;
-    long size;
-    sys_rewind(directory);
+    long size = sys_rewind(directory);
+    if (size < 0)
+        return (int)-size;
     while ((size = sys_getdents(directory, buffer, sizeof buffer)) > 0) {
         for (long at = 0; at < size;) {
             const struct cp_dirent64 *entry = (const void *)(buffer + at);

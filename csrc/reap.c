@@ -85,12 +85,21 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
     memset(info, 0, sizeof *info);
     return cp_result(waitid(P_PID, (id_t)child->pid, info, options | WEXITED | WNOHANG));
 }
+
+static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
+                          struct rusage *usage)
+{
+    (void)child;
+    (void)info;
+    (void)usage;
+    return -ECHILD;
+}
 #else
 #define CP_P_PIDFD 3
 
 /* waitid with the kernel's fifth argument; by pid where there is no pidfd,
- * where the kernel (5.2, 5.3) has pidfds but cannot wait on them, and where
- * the host has closed what it did not open. */
+ * where the kernel (5.2, 5.3) has pidfds but cannot wait on them, where a
+ * filter refuses that, and where the host has closed what it did not open. */
 static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
                      struct rusage *usage)
 {
@@ -99,11 +108,31 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
     options |= WEXITED | WNOHANG;
     if (child->fd[CP_PIDFD] >= 0)
         r = cp_raw5(SYS_waitid, CP_P_PIDFD, child->fd[CP_PIDFD], info, options, usage);
-    if (r == -EINVAL || r == -EBADF)
+    if (r < 0 && r != -ECHILD)
         r = cp_raw5(SYS_waitid, P_PID, child->pid, info, options, usage);
     return r;
 }
+
+/* Where a filter refuses waitid altogether, as waitid would have it. */
+static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
+                          struct rusage *usage)
+{
+    int status;
+    long r = cp_raw4(SYS_wait4, child->pid, &status, WNOHANG, usage);
+    if (r <= 0)
+        return r;
+    info->si_pid = child->pid;
+    info->si_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
+    info->si_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+    return 0;
+}
 #endif
+
+static int is_readable(int fd)
+{
+    struct pollfd wanted = {fd, POLLIN, 0};
+    return fd >= 0 && poll(&wanted, 1, 0) > 0;
+}
 
 int cp_ended(const struct cp_child *child)
 {
@@ -113,7 +142,9 @@ int cp_ended(const struct cp_child *child)
     long r = wait_for(child, &info, WNOWAIT, NULL);
     if (r == -ECHILD)
         return -1;
-    return r == 0 && info.si_pid != 0;
+    if (r < 0) /* refused; a pidfd tells without it */
+        return is_readable(child->fd[CP_PIDFD]);
+    return info.si_pid != 0;
 }
 
 static double seconds(const struct timeval *time)
@@ -170,6 +201,8 @@ int cp_reap(struct cp_child *child)
     if (child->reaped || child->pid <= 0)
         return 1;
     long r = wait_for(child, &info, 0, &usage);
+    if (r < 0 && r != -ECHILD)
+        r = wait_by_wait4(child, &info, &usage);
     if (r == 0 && info.si_pid == 0)
         return 0;
     child->reaped = 1;
