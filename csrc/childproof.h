@@ -168,9 +168,27 @@ struct cp_child {
     struct cp_child *next;
 };
 
+/* One line of /proc/PID/stat. */
+struct cp_process {
+    unsigned long long start;        /* clock ticks since boot */
+    unsigned long long user_ticks;   /* CPU time of all threads */
+    unsigned long long system_ticks;
+    int pid;
+    int ppid;
+    int pgrp;
+    int session;
+    int threads;
+    int state;        /* one letter */
+    int exiting;      /* 1: the main thread is past the start of its exit */
+    int kill_pending; /* 1: SIGKILL is on its way to the main thread */
+    int kernel_thread;
+    char name[68];    /* kernel workers have up to 64 bytes, others 15 */
+};
+
 /* What a process was when it was looked at, from /proc/PID/stat. */
 struct cp_identity {
     unsigned long long start; /* clock ticks since boot */
+    int pid;
     int ppid;
     int session;
 };
@@ -231,11 +249,23 @@ void cp_close(struct cp_child *child, int slot);
  * -errno. */
 ssize_t cp_write(int fd, const void *data, size_t size);
 
-/* /proc/PID/stat of any process: the size, or -errno. */
-ssize_t cp_read_stat(int pid, char *buffer, size_t size);
+/* One read of a small file, as those of /proc are. The size, or -errno. */
+ssize_t cp_read_proc(const char *path, char *buffer, size_t size);
+
+/* One process. 0 or an errno. */
+int cp_read_process(int pid, struct cp_process *found);
+
+/* Every process that /proc shows. How many: if that is `capacity` there may be
+ * more. -errno where there is no /proc. */
+int cp_read_processes(struct cp_process *found, int capacity);
 
 /* Signal any process, if it is still the one that was looked at: through a
  * pidfd that is opened before that is checked, or else, and without
  * `use_pidfd`, by its number. 0 or an errno, ESRCH if it is another. */
-int cp_signal_process(int pid, const struct cp_identity *expected, int number,
+int cp_signal_process(const struct cp_identity *expected, int number,
                       int use_pidfd);
+
+/* The first of `count` processes, `from` that one on, that has not ended;
+ * `count` if all have. A zombie has ended if no other thread of it runs. */
+int cp_first_alive(const struct cp_identity *expected, int count, int from,
+                   int use_pidfd);

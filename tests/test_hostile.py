@@ -272,6 +272,7 @@ def test_a_busy_script_is_waited_for(tmp_path: Path) -> None:
 def test_the_deadline_holds_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /proc shows nobody the child and its group are killed all the same."""
     monkeypatch.setattr(_procfs, "pids", list)
+    monkeypatch.setattr(_procfs, "table", dict)
     monkeypatch.setattr(_procfs, "read_process", lambda pid: None)
     began = time.monotonic()
     result = childproof.run("echo $$; sleep 600; echo x", timeout=0.5)

@@ -101,7 +101,8 @@ def test_a_child_that_dies_with_its_spawning_thread_is_started_again_once(kills:
     def kill_those_that_wait() -> None:
         while len(killed) < kills:
             for pid in children() - set(killed):
-                if (_procfs.read_process(pid) or _procfs.Process(0, 0, 0, 0, "Z", 0, 0, "")).state == "S":
+                process = _procfs.read_process(pid)
+                if process is not None and process.state == "S":
                     killed.append(pid)
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)

@@ -349,7 +349,7 @@ class Exchange:
 
     def _clear(self, now: float) -> None:
         """GRACE ends here too: either nobody is left, or its time is over."""
-        if self.state is State.GRACE and now < self._deadline + self._command.grace and self._make_tree().members():
+        if self.state is State.GRACE and now < self._deadline + self._command.grace and self._make_tree().lives():
             self._watch_grace(now)
             return
         self.state = State.CLEARING

@@ -7,11 +7,12 @@ for ever (the ``ps`` that hangs): `command_line` and `has_mark` are for the back
 from __future__ import annotations
 
 import os
+from struct import Struct
 from typing import NamedTuple
 
+from childproof import _spawner
 from childproof._command import MARK
 from childproof._result import ProcessInfo
-from childproof._spawner import read_stat
 
 COMMAND_BYTES = 4096
 """How much of a command line is read; it is for people."""
@@ -20,25 +21,34 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Process(NamedTuple):
-    """One line of ``/proc/PID/stat``.
+    """One line of ``/proc/PID/stat``, in the order of ``struct cp_process``.
 
     Attributes:
-        pid, ppid, pgrp, session: ids.
-        state: one letter.
-        threads: how many live; a process whose main thread ended shows Z while others run on.
         start: when it started, in clock ticks since boot. With `pid` it names a process for good.
-        name: the program's name, cut to 15 bytes by the kernel.
+        user_ticks, system_ticks: CPU time of all its threads.
+        pid, ppid, pgrp, session: ids.
+        threads: how many live; a process whose main thread ended shows Z while others run on.
+        letter: the state's character code.
+        exiting: the main thread's exit has begun (PF_EXITING).
+        kill_pending: SIGKILL is on its way to the main thread.
+        kernel_thread: it has no program.
+        raw_name: the program's name, cut to 15 bytes by the kernel, with zeros behind it.
 
     """
 
+    start: int
+    user_ticks: int
+    system_ticks: int
     pid: int
     ppid: int
     pgrp: int
     session: int
-    state: str
     threads: int
-    start: int
-    name: str
+    letter: int
+    exiting: int
+    kill_pending: int
+    kernel_thread: int
+    raw_name: bytes
 
     @property
     def key(self) -> tuple[int, int]:
@@ -46,36 +56,39 @@ class Process(NamedTuple):
         return self.pid, self.start
 
     @property
+    def state(self) -> str:
+        """One letter (proc(5))."""
+        return chr(self.letter)
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.raw_name.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+
+    @property
     def alive(self) -> bool:
         """It runs, or may run on."""
-        return self.state not in "ZX" or self.threads > 1
+        return self.letter not in _ENDED or self.threads > 1
+
+    @property
+    def is_ending(self) -> bool:
+        """Its main thread has ended, or was killed and is not held up: not in D state, nor stopped."""
+        return self.letter in _ENDED or (self.letter in _GOING_ON and bool(self.exiting or self.kill_pending))
 
     def info(self, command: str | None = None) -> ProcessInfo:
         """For a `Result`; without `command` the name in brackets."""
         return ProcessInfo(self.pid, self.ppid, command or f"[{self.name}]", self.state)
 
 
+_LAYOUT = Struct("=3Q9i68s")
+_ENDED = tuple(b"ZX")
+_GOING_ON = tuple(b"RS")
+
+
 def read_process(pid: int) -> Process | None:
     """The process `pid`, `None` if there is none, or no /proc."""
-    line = read_stat(pid)
-    if line is None:
-        return None
-    # The name may hold anything, closing brackets and spaces included.
-    head, _, rest = line.rpartition(b")")
-    fields = rest.split()
-    if len(fields) < 20:
-        return None
-    name = head.partition(b"(")[2].decode("utf-8", "backslashreplace")
-    return Process(
-        pid,
-        int(fields[1]),
-        int(fields[2]),
-        int(fields[3]),
-        fields[0].decode(),
-        int(fields[17]),
-        int(fields[19]),
-        name,
-    )
+    data = _spawner.read_process(pid)
+    return Process._make(_LAYOUT.unpack(data)) if data is not None else None
 
 
 def pids() -> list[int]:
@@ -86,13 +99,25 @@ def pids() -> list[int]:
         return []
 
 
+def tasks(process: Process) -> list[Process]:
+    """The threads of `process`, each seen as a process: only what is a thread's own is different."""
+    if process.threads == 1:
+        return [process]
+    try:
+        tids = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+    except OSError:
+        return []
+    return [task for tid in tids if (task := read_process(tid)) is not None]
+
+
+_expected = 256
+
+
 def table() -> dict[int, Process]:
-    """Every process that /proc shows, by pid."""
-    found = {}
-    for pid in pids():
-        process = read_process(pid)
-        if process is not None:
-            found[pid] = process
+    """Every process that /proc shows, by pid; empty without /proc."""
+    global _expected
+    found = {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(_spawner.read_processes(_expected))}
+    _expected = max(256, len(found) + len(found) // 4)
     return found
 
 

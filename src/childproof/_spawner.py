@@ -378,16 +378,57 @@ def write(fd: int, data: Any) -> int:
     return int(lib.cp_write(fd, view, len(view)))
 
 
-def read_stat(pid: int) -> bytes | None:
-    """``/proc/PID/stat``, `None` if it can't be read. One C call, so that no interrupt leaks its
-    descriptor.
+_PROCESS_BYTES = ffi.sizeof("struct cp_process")
+
+
+def read_proc(path: str, limit: int) -> bytes | None:
+    """One read of a small file of /proc, `None` if it can't be had. One C call, so that no interrupt
+    leaks its descriptor.
     """
-    line = ffi.new("char[]", 1024)
-    size = lib.cp_read_stat(pid, line, 1024)
-    return bytes(ffi.buffer(line, size)) if size > 0 else None
+    data = ffi.new("char[]", limit)
+    size = lib.cp_read_proc(path.encode(), data, limit)
+    return bytes(ffi.buffer(data, size)) if size >= 0 else None
+
+
+def read_process(pid: int) -> bytes | None:
+    """The ``struct cp_process`` of `pid`, `None` if there is none, or no /proc."""
+    found = ffi.new("struct cp_process *")
+    return bytes(ffi.buffer(found)) if lib.cp_read_process(pid, found) == 0 else None
+
+
+def read_processes(expected: int) -> bytes:
+    """A ``struct cp_process`` for each process, one behind the other; empty without /proc.
+
+    Args:
+        expected: how many there may be; a good guess saves time.
+
+    """
+    while True:
+        found = ffi.new("struct cp_process[]", expected)
+        count = lib.cp_read_processes(found, expected)
+        if count < expected:
+            return bytes(ffi.buffer(found, max(count, 0) * _PROCESS_BYTES))
+        expected *= 2
 
 
 def signal_process(pid: int, start: int, ppid: int, session: int, number: int) -> int:
     """Signal a process, if it still is the one that was looked at. 0, or an errno."""
-    identity = ffi.new("struct cp_identity *", (start, ppid, session))
-    return int(lib.cp_signal_process(pid, identity, number, has_pidfd()))
+    identity = ffi.new("struct cp_identity *", (start, pid, ppid, session))
+    return int(lib.cp_signal_process(identity, number, has_pidfd()))
+
+
+class Roll:
+    """Some processes in the order in which their end is looked for."""
+
+    __slots__ = ("_at", "_identities", "_size")
+
+    def __init__(self, identities: list[tuple[int, int, int, int]]) -> None:
+        """`identities`: start, pid, ppid and session of each."""
+        self._identities = ffi.new("struct cp_identity[]", identities)
+        self._size = len(identities)
+        self._at = 0
+
+    def all_over(self) -> bool:
+        """Whether all have ended. Who was seen to have is not looked at again."""
+        self._at = lib.cp_first_alive(self._identities, self._size, self._at, has_pidfd())
+        return self._at >= self._size

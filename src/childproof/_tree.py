@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from childproof import _journal, _procfs
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
 from childproof._result import ProcessInfo
-from childproof._spawner import Child, signal_process
+from childproof._spawner import Roll, signal_process
 
 NAMES_SECONDS = 0.1
 """How long killing waits for command lines and marks, which may block."""
+
+ENDING_SECONDS = 0.1
+"""How much longer it waits for those whose end is under way."""
 
 Key = tuple[int, int]
 
@@ -44,6 +48,27 @@ class Evidence(NamedTuple):
     secrets: tuple[str, ...]
 
 
+class Root(Protocol):
+    """What a tree grows from: a `childproof._spawner.Child`, or any other process."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    @property
+    def leads_group(self) -> bool:
+        """Its session and its process group are its own, and belong to the tree."""
+
+    def ended(self) -> int:
+        """1: it has ended, and keeps its number; 0: it runs; -1: its number may be another's."""
+
+    def signal(self, number: int) -> int:
+        """Signal it, and nobody who has its number now. 0, or an errno."""
+
+    def signal_group(self, number: int) -> int:
+        """Signal its process group, if it leads one. 0, or an errno."""
+
+
 def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[dict[int, str], set[int]]:
     """In the background: command lines of all, and who of `candidates` has the mark."""
     commands = {pid: line for pid in (*pids, *candidates) if (line := _procfs.command_line(pid))}
@@ -56,72 +81,153 @@ def send(process: Process, number: int) -> int:
     return signal_process(process.pid, process.start, process.ppid, process.session, number)
 
 
-class Tree:
-    """The processes that belong to one child, as far as they can be found."""
+def _ticks() -> int:
+    """The time, as the start of processes is told."""
+    return int(clock_gettime(CLOCK_BOOTTIME) * _procfs.TICKS_PER_SECOND)
 
-    def __init__(self, child: Child, evidence: Evidence) -> None:
-        self._child = child
+
+def line_of(pid: int, table: dict[int, Process]) -> set[int]:
+    """`pid` and its ancestors."""
+    line: set[int] = set()
+    while pid and pid not in line:
+        line.add(pid)
+        pid = table[pid].ppid if pid in table else 0
+    return line
+
+
+class Family:
+    """Who descends from whom, in a table that took some time to read.
+
+    A parent may have ended meanwhile, and a stranger got its number and a child of its own. A child
+    that is older than the reading of the table can't be that; of a younger one the parent is looked
+    at again.
+    """
+
+    def __init__(self, processes: dict[int, Process], read_at: int) -> None:
+        """`read_at`: in ticks, before the table was read."""
+        self._read_at = read_at
+        self._same: dict[int, bool] = {}
+        self._children: dict[int, list[Process]] = {}
+        for process in processes.values():
+            self._children.setdefault(process.ppid, []).append(process)
+
+    def _lasted(self, parent: Process) -> bool:
+        if parent.pid not in self._same:
+            now = _procfs.read_process(parent.pid)
+            self._same[parent.pid] = now is not None and now.start == parent.start
+        return self._same[parent.pid]
+
+    def grow(self, inside: dict[int, Process], seeds: Iterable[Process]) -> None:
+        """Add `seeds` and their descendants to `inside`."""
+        line = [seed for seed in seeds if seed.pid not in inside]
+        inside.update((seed.pid, seed) for seed in line)
+        for parent in line:
+            for child in self._children.get(parent.pid, ()):
+                if child.pid not in inside and (child.start < self._read_at or self._lasted(parent)):
+                    inside[child.pid] = child
+                    line.append(child)  # and so it is a parent of this loop
+
+    def in_order(self, inside: dict[int, Process]) -> list[Process]:
+        """`inside`, parents before their children."""
+        line = [process for process in inside.values() if process.ppid not in inside]
+        for parent in line:
+            line += [child for child in self._children.get(parent.pid, ()) if child.pid in inside]
+        placed = {process.pid for process in line}
+        # Numbers that were given anew while the table was read may seem to go round in a circle.
+        return line + [process for process in inside.values() if process.pid not in placed]
+
+
+class Tree:
+    """The processes that belong to one root, as far as they can be found."""
+
+    def __init__(self, root: Root, evidence: Evidence, start: int | None = None) -> None:
+        """`start`: the root's, in ticks; without it the root is our child, and it is found out."""
+        self._root = root
         self._evidence = evidence
-        self._floor = self._started(child, evidence)
+        self._floor = self._started() if start is None else start
         self._known: dict[Key, Process] = {}
         self._unknown: set[Key] = set()
         self._job: Job | None = None
         self._marked: set[Key] = set()
         self._asked: dict[int, Key] = {}
+        self._roll = Roll([])
         self.commands: dict[Key, str] = {}
         self.secrets = evidence.secrets
 
-    @staticmethod
-    def _started(child: Child, evidence: Evidence) -> int:
+    def _started(self) -> int:
         """The child's start in ticks; reckoned, where it has been reaped by somebody else."""
-        process = _procfs.read_process(child.pid)
-        if process is not None and child.ended() >= 0:
+        process = _procfs.read_process(self._root.pid)
+        if process is not None and self._root.ended() >= 0:
             return process.start
-        ago = monotonic() - evidence.spawned_at
+        ago = monotonic() - self._evidence.spawned_at
         return int((clock_gettime(CLOCK_BOOTTIME) - ago) * _procfs.TICKS_PER_SECOND) - 1
 
-    def members(self) -> list[Process]:
-        """Who of the tree is alive, parents before their children."""
-        table = _procfs.table()
-        pinned = self._child.ended() >= 0
-        inside: dict[int, Process] = {}
-        fresh = [p for p in table.values() if p.start >= self._floor and p.pid != os.getpid()]
-        for process in fresh:
-            if self._belongs(process, pinned):
-                inside[process.pid] = process
-        grown = True
-        while grown:
-            grown = False
-            for process in fresh:
-                if process.pid not in inside and process.ppid in inside:
-                    inside[process.pid] = process
-                    grown = True
-        for process in inside.values():
-            self._known[process.key] = process
-        self._unknown = {p.key for p in fresh if p.pid not in inside and p.alive}
-        alive = [process for process in inside.values() if process.alive]
-        depths: dict[int, int] = {}
-        return sorted(alive, key=lambda process: _depth(process, inside, depths))
+    @property
+    def pipes(self) -> dict[str, str]:
+        """As in `Evidence`."""
+        return self._evidence.pipes
 
-    def _belongs(self, process: Process, pinned: bool) -> bool:
-        """By what is known of it alone, without its parent."""
-        pid = self._child.pid
+    def members(self) -> list[Process]:
+        """Who of the tree is alive, parents before their children. Never this process, nor one that
+        it descends from.
+        """
+        read_at = _ticks()
+        table = _procfs.table()
+        pinned = self._is_pinned()
+        spared = line_of(os.getpid(), table)
+        fresh = {
+            pid: process
+            for pid, process in table.items()
+            if process.start >= self._floor and pid not in spared and not process.kernel_thread
+        }
+        family = Family(fresh, read_at)
+        inside: dict[int, Process] = {}
+        family.grow(inside, [process for process in fresh.values() if self._is_told(process, pinned)])
+        if self._evidence.pipes:
+            family.grow(inside, [p for p in fresh.values() if p.pid not in inside and self._holds_pipe(p)])
+        self._known.update((process.key, process) for process in inside.values())
+        self._unknown = {process.key for process in fresh.values() if process.pid not in inside and process.alive}
+        alive = [process for process in family.in_order(inside) if process.alive]
+        self._roll = Roll([(process.start, process.pid, process.ppid, process.session) for process in alive])
+        return alive
+
+    def _is_pinned(self) -> bool:
+        """Whether the root's number is nobody else's: it has not been reaped, or somebody whom we know
+        is in its session, and as long as one is the kernel gives its number to nobody.
+        """
+        if self._root.ended() >= 0:
+            return True
+        return self._root.leads_group and any(
+            process.session == self._root.pid
+            and (now := _procfs.read_process(process.pid)) is not None
+            and (now.start, now.session) == (process.start, process.session)
+            for process in self._known.values()
+        )
+
+    def _is_told(self, process: Process, pinned: bool) -> bool:
+        """By what is known of it alone, without its parent and what it has open."""
         if process.key in self._known or process.key in self._marked:
             return True
-        # Once somebody else has reaped the child its number may be a stranger's.
-        if pinned and (process.pid == pid or (self._child.leads_group and pid in (process.session, process.pgrp))):
-            return True
-        return self._holds_pipe(process)
+        pid = self._root.pid
+        return pinned and (process.pid == pid or (self._root.leads_group and pid in (process.session, process.pgrp)))
 
     def _holds_pipe(self, process: Process) -> bool:
-        if not self._evidence.pipes or not process.alive:
+        if not process.alive:
             return False
-        # The host's other children may have copies for the moment between their fork and exec.
-        if process.ppid == os.getpid() and process.pid != self._child.pid and os.getpid() != 1:
+        # This process's other children may have copies for the moment between their fork and exec.
+        if process.ppid == os.getpid() and process.pid != self._root.pid and os.getpid() != 1:
             return False
         return any(
             writes == (stream != "stdin") for _, stream, writes in _procfs.open_links(process.pid, self._evidence.pipes)
         )
+
+    def all_over(self) -> bool:
+        """Whether all have ended that were last found; cheap."""
+        return self._roll.all_over()
+
+    def lives(self) -> bool:
+        """Whether anybody is alive; cheap while one of those is that were last found."""
+        return not self.all_over() or bool(self.members())
 
     # ---- what may block is asked of the background thread ----
 
@@ -140,29 +246,36 @@ class Tree:
         """Whether the answer has come."""
         return self._job is None or self._job.done.is_set()
 
-    def take_answer(self) -> None:
-        """Take it; if it has not come it is not waited for any longer."""
+    def take_answer(self) -> bool:
+        """Take it; if it has not come it is not waited for any longer. Whether it tells of a member
+        who was not known.
+        """
         if self._job is None:
-            return
+            return False
         commands, marked = janitor.answer(self._job) or ({}, set())
         self.commands.update((self._asked[pid], line) for pid, line in commands.items())
         self._marked.update(self._asked[pid] for pid in marked)
         self._job = None
+        return bool(marked)
 
-    def child_runs(self) -> bool:
-        """Whether the child has not ended, which needs no /proc."""
-        return self._child.ended() == 0
+    def root_runs(self) -> bool:
+        """Whether the root has not ended, or at least can't be reaped. Needs no /proc."""
+        return self._root.ended() == 0
+
+    def is_running_root(self, process: Process) -> bool:
+        """Whether `process` is the root, and has not ended."""
+        return process.pid == self._root.pid and self.root_runs()
 
     def strike_blindly(self) -> bool:
-        """SIGKILL for the child and its group, found without /proc; whether the child still runs."""
-        self._child.signal_group(signal.SIGKILL)
-        self._child.signal(signal.SIGKILL)
-        return self.child_runs()
+        """SIGKILL for the root and its group, found without /proc; whether the root still runs."""
+        self._root.signal_group(signal.SIGKILL)
+        self._root.signal(signal.SIGKILL)
+        return self.root_runs()
 
-    def child_info(self) -> ProcessInfo:
-        """The child, as far as it can be seen."""
-        process = _procfs.read_process(self._child.pid)
-        return self.info(process) if process else ProcessInfo(self._child.pid, os.getpid(), "[not visible]", "?")
+    def root_info(self) -> ProcessInfo:
+        """The root, as far as it can be seen."""
+        process = _procfs.read_process(self._root.pid)
+        return self.info(process) if process else ProcessInfo(self._root.pid, os.getpid(), "[not visible]", "?")
 
     def info(self, process: Process) -> ProcessInfo:
         """`process` for a `Result`."""
@@ -174,12 +287,12 @@ class Tree:
         The group goes first and as one, since a shell whose command is killed before it goes on to
         its next.
         """
-        grouped = self._child.signal_group(number) == 0
+        grouped = self._root.signal_group(number) == 0
         done = []
         for process in members:
-            if process.pid == self._child.pid and self._child.ended() == 0:
-                error = self._child.signal(number)
-            elif grouped and process.pgrp == self._child.pid:
+            if self.is_running_root(process):
+                error = self._root.signal(number)
+            elif grouped and process.pgrp == self._root.pid:
                 error = 0
             else:
                 error = send(process, number)
@@ -188,76 +301,104 @@ class Tree:
         return done
 
 
-def _depth(process: Process, inside: dict[int, Process], depths: dict[int, int]) -> int:
-    """How many of its ancestors are inside; `depths` remembers, for trees of thousands."""
-    line = [process]
-    while line[-1].pid not in depths and line[-1].ppid in inside and len(line) <= len(inside):
-        line.append(inside[line[-1].ppid])
-    depth = depths.get(line[-1].pid, 0)
-    for above, member in enumerate(reversed(line)):
-        depths.setdefault(member.pid, depth + above)
-    return depths[process.pid]
-
-
 class Killing:
     """SIGKILL for a tree, in passes, until one finds nobody.
 
     A machine without waits: `step` does what can be done now and says when it wants to be called
-    again.
+    again. Between two passes, which read all of /proc, it is cheaply looked whether those last found
+    have ended.
     """
 
     def __init__(self, tree: Tree, give_up_at: float) -> None:
-        """`give_up_at`: on `time.monotonic`; who is alive then is a survivor."""
+        """`give_up_at`: on `time.monotonic`; who is alive then is a survivor. Those whose end is under
+        way are waited for `ENDING_SECONDS` more.
+        """
         self._tree = tree
         self._give_up_at = give_up_at
+        self._end_by: float | None = None
         self._ask_until = 0.0
-        self._pause = 0.001
+        self._look_at = 0.0
+        self._gap = 0.001
+        self._pause = 0.0005
+        self._cost = 0.0
         self._members: list[Process] = []
         self._asking = False
         self._killed: dict[Key, Process] = {}
+        self._alive: set[Key] = set()
         self._struck_blindly: tuple[ProcessInfo, ...] = ()
         self.survivors: tuple[ProcessInfo, ...] = ()
 
     @property
     def killed(self) -> tuple[ProcessInfo, ...]:
         """Who was sent SIGKILL and is not among the survivors."""
-        alive = {info.pid for info in self.survivors}
-        seen = tuple(self._tree.info(p) for p in self._killed.values())
-        return tuple(info for info in seen or self._struck_blindly if info.pid not in alive)
+        if not self._killed:
+            return () if self.survivors else self._struck_blindly
+        return tuple(self._tree.info(process) for key, process in self._killed.items() if key not in self._alive)
 
     def step(self, now: float) -> float | None:
         """Go on; the time of the next step, `None` when it is over."""
-        if not self._asking:
-            self._members = self._tree.members()
+        if self._asking:
+            if not self._tree.answered() and now < self._ask_until:
+                return now + 0.001
+            self._asking = False
+            if self._tree.take_answer():
+                self._look()
+        else:
+            if now < self._look_at and not self._tree.all_over():
+                self._pause = min(2 * self._pause, 0.004)
+                return min(now + self._pause, self._look_at)
+            self._look()
             if self._tree.ask(self._members):
                 self._asking = True
                 self._ask_until = min(now + NAMES_SECONDS, self._give_up_at)
                 return min(now + 0.0005, self._ask_until)
-        elif not self._tree.answered() and now < self._ask_until:
-            return now + 0.001
-        else:
-            self._asking = False
-            self._tree.take_answer()
-            self._members = self._tree.members()  # with those that the marks have told
-        if not self._members:
-            return self._without_members(now)
+        return self._strike(now) if self._members else self._without_members(now)
+
+    def _look(self) -> None:
+        began = monotonic()
+        self._members = self._tree.members()
+        self._cost = monotonic() - began
+
+    def _strike(self, now: float) -> float | None:
+        """SIGKILL for all that were found, whether or not they had it before."""
+        new = [p for p in self._tree.signal(self._members, signal.SIGKILL) if p.key not in self._killed]
+        for process in new:
+            self._killed[process.key] = process
+            _journal.killed(self._tree.info(process), self._tree.secrets)
         if now >= self._give_up_at:
-            self.survivors = tuple(self._tree.info(p) for p in self._members)
-            return None
-        for process in self._tree.signal(self._members, signal.SIGKILL):
-            if process.key not in self._killed:
-                self._killed[process.key] = process
-                _journal.killed(self._tree.info(process), self._tree.secrets)
-        self._pause = min(2 * self._pause, 0.016)
+            return self._give_up(now)
+        self._gap = 0.002 if new else min(2 * self._gap, 0.02)
+        self._look_at = now + max(self._gap, 2 * self._cost)
+        self._pause = 0.0005
         return now + self._pause
+
+    def _give_up(self, now: float) -> float | None:
+        looked_at = [(process, _procfs.read_process(process.pid)) for process in self._members]
+        alive = [last for before, last in looked_at if last is not None and last.key == before.key and last.alive]
+        ending = {process.key for process in alive if self._is_ending(process)}
+        if self._end_by is None:
+            self._end_by = now + ENDING_SECONDS  # from now: on a machine that stands still the bound is passed first
+        if ending and now < self._end_by:
+            return now + 0.005
+        # As long as the root can't be reaped it is there.
+        left = [process for process in alive if process.key not in ending or self._tree.is_running_root(process)]
+        self._alive = {process.key for process in left}
+        self.survivors = tuple(self._tree.info(process) for process in left)
+        return None
+
+    def _is_ending(self, process: Process) -> bool:
+        """None of its own code runs any more, and nothing is seen that holds up its end, as D state or
+        a tracer would.
+        """
+        return process.key in self._killed and all(task.is_ending for task in _procfs.tasks(process))
 
     def _without_members(self, now: float) -> float | None:
         """Nobody is seen: either nobody is left, or /proc does not show even the child."""
-        if not self._killed and self._tree.child_runs():
-            self._struck_blindly = (self._tree.child_info(),)
+        if not self._killed and self._tree.root_runs():
+            self._struck_blindly = (self._tree.root_info(),)
         if not self._tree.strike_blindly():
             return None
         if now >= self._give_up_at:
-            self.survivors = (self._tree.child_info(),)
+            self.survivors = (self._tree.root_info(),)
             return None
         return now + 0.002
