@@ -6,7 +6,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c"]
+SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c", "open_files.c"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
 ffibuilder = FFI()

@@ -193,6 +193,24 @@ struct cp_identity {
     int session;
 };
 
+/* Something that processes may have open: a pipe or socket by its link, as
+ * "pipe:[123]", or a file by its device and inode, with its path as the link. */
+struct cp_wanted {
+    const char *link;
+    unsigned long long inode;
+    unsigned major;
+    unsigned minor;
+    int is_file;
+};
+
+/* One descriptor of another process. */
+struct cp_open {
+    int fd;
+    int which; /* which of the wanted it is */
+    int reads;
+    int writes;
+};
+
 /* Once, before anything else. 0, or an errno. */
 int cp_init(void);
 
@@ -269,3 +287,12 @@ int cp_signal_process(const struct cp_identity *expected, int number,
  * `count` if all have. A zombie has ended if no other thread of it runs. */
 int cp_first_alive(const struct cp_identity *expected, int count, int from,
                    int use_pidfd);
+
+/* Which descriptors of `pid` are one of the `count` wanted. How many: if that
+ * is `capacity` there may be more. -errno if it is gone or another user's. */
+int cp_find_open(int pid, const struct cp_wanted *wanted, int count,
+                 struct cp_open *found, int capacity);
+
+/* Device and inode of what `pid` has open as `fd`; a character device, which
+ * everybody has open, is no file here. 0 or an errno. */
+int cp_identify_open(int pid, int fd, struct cp_wanted *found);

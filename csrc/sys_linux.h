@@ -12,6 +12,8 @@
 #endif
 #ifndef SYS_clone3
 #define SYS_clone3 435
+#ifndef SYS_statx
+#define SYS_statx -1
 #endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -330,4 +332,11 @@ static inline long sys_pidfd_open(int pid)
 static inline long sys_pidfd_signal(int pidfd, int number, unsigned flags)
 {
     return cp_raw4(SYS_pidfd_send_signal, pidfd, number, 0, flags);
+}
+
+/* Into a struct statx, which not every libc has. */
+static inline long sys_statx(int folder, const char *path, int flags,
+                             unsigned mask, void *found)
+{
+    return cp_raw5(SYS_statx, folder, path, flags, mask, found);
 }

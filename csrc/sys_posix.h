@@ -243,3 +243,10 @@ static inline long sys_pidfd_signal(int pidfd, int number, unsigned flags)
     (void)flags;
     return -ENOSYS;
 }
+
+static inline long sys_statx(int folder, const char *path, int flags,
+                             unsigned mask, void *found)
+{
+    (void)folder, (void)path, (void)flags, (void)mask, (void)found;
+    return -ENOSYS;
+}

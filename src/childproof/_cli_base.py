@@ -130,6 +130,29 @@ def complain(text: str) -> None:
         write(2, line(text), monotonic() + PATIENCE_SECONDS)
 
 
+def short(text: str, most: int = 60) -> str:
+    """`text` on one line, and cut to `most` characters."""
+    text = one_line(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    """`rows` under `head`, in columns, the last of them ragged; empty without rows."""
+    if not rows:
+        return ""
+    lines = [list(head), *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "".join(f"{line.rstrip()}\n" for line in cells)
+
+
+def as_json(value: object) -> bytes:
+    """`value` on one line."""
+    import json
+
+    return json.dumps(value).encode() + b"\n"
+
+
 # ---- arguments ----
 
 

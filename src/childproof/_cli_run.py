@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from childproof._cli_base import PATIENCE_SECONDS, STOPPED, Outlet, Parser, Stopper, line, seconds, write
+from childproof._cli_base import PATIENCE_SECONDS, STOPPED, Outlet, Parser, Stopper, as_json, line, seconds, write
 from childproof._journal import held_sentence
 from childproof._run import run
 from childproof._text import Masker
@@ -86,8 +86,6 @@ def _visible(word: str) -> str:
 
 
 def _as_json(result: Result[Any]) -> bytes:
-    import json
-
     cmd, error, usage = result.cmd, result.error, result.usage
     fields = {
         "cmd": _visible(cmd) if isinstance(cmd, str) else [_visible(word) for word in cmd],
@@ -105,7 +103,7 @@ def _as_json(result: Result[Any]) -> bytes:
         "error": None if error is None else {"stage": error.stage, "errno": error.errno, "message": str(error)},
         "ok": result.ok,
     }
-    return json.dumps(fields).encode() + b"\n"
+    return as_json(fields)
 
 
 # ---- the command line ----

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -26,6 +27,13 @@ STUCK_AFTER = 1.0
 """Seconds after which a thread that is busy with one job is given up."""
 
 SCRATCH = bytearray(65536)
+
+REST_SECONDS = 0.001
+"""How long a pipe is left alone after each reading: its writer gets 64 MB/s, and a processor is not
+spent on one that writes without end."""
+
+REST_SHARE = 9
+"""The thread rests at least this many times as long as it has read."""
 
 
 class Job:
@@ -191,32 +199,24 @@ class Janitor:
                 self._serve()
 
     def _serve(self) -> None:
-        """Wait for something to drain or to reap, and do it."""
+        """Wait for something to drain or to reap, and do it, until what is waited for changes."""
         poller = select.poll()
-        owners: dict[int, tuple[Child, int]] = {}
-        wait_ms: int | None = None
         with self._lock:
-            wake = -1
-            if self._wake is not None:
-                wake = self._wake[0]
-                poller.register(wake, select.POLLIN)
-            else:
-                wait_ms = 50
-            for child in self._children:
-                for slot, fd in _pipes(child).items():
-                    owners[fd] = child, slot
-                    poller.register(fd, select.POLLIN)
-                if not child.reaped:
-                    if child.pidfd >= 0 and child.pidfd not in self._refusing:
-                        poller.register(child.pidfd, select.POLLIN)
-                    else:
-                        wait_ms = wait_ms or 200
+            wake, owners, wait_seconds = self._listen(poller)
+        look_at = monotonic() + wait_seconds
+        resting: list[int] = []
+        rest_seconds = inf
         while True:
-            ready = poller.poll(wait_ms)
+            seconds = min(look_at - monotonic(), rest_seconds)
+            ready = poller.poll(None if seconds == inf else max(seconds, 0) * 1000)
+            began = monotonic()
+            for fd in resting:
+                poller.modify(fd, select.POLLIN)
+            resting = []
             with self._lock:
                 if self._current is not threading.current_thread():
                     return
-                changed = not ready
+                changed = began >= look_at
                 for fd, _ in ready:
                     if fd == wake:
                         os.read(wake, 4096)
@@ -224,12 +224,39 @@ class Janitor:
                     elif fd not in owners:
                         changed = True
                         self._refusing.add(fd)  # if it can be reaped now, it goes below
+                    elif _drain(*owners[fd]):
+                        changed = True
                     else:
-                        changed |= _drain(*owners[fd])
+                        resting.append(fd)
                 if changed:
                     self._children = [child for child in self._children if not _finished(child)]
                     self._refusing &= {child.pidfd for child in self._children if not child.reaped}
                     return
+            for fd in resting:
+                poller.modify(fd, 0)  # its end is told all the same
+            rest_seconds = max(REST_SECONDS, REST_SHARE * (monotonic() - began)) if resting else inf
+
+    def _listen(self, poller: select.poll) -> tuple[int, dict[int, tuple[Child, int]], float]:
+        """Register all that is waited for. The wake pipe, whose each pipe is, and after how many seconds
+        to look for what no descriptor tells.
+        """
+        owners: dict[int, tuple[Child, int]] = {}
+        wake, wait_seconds = -1, inf
+        if self._wake is not None:
+            wake = self._wake[0]
+            poller.register(wake, select.POLLIN)
+        else:
+            wait_seconds = 0.05
+        for child in self._children:
+            for slot, fd in _pipes(child).items():
+                owners[fd] = child, slot
+                poller.register(fd, select.POLLIN)
+            if not child.reaped:
+                if child.pidfd >= 0 and child.pidfd not in self._refusing:
+                    poller.register(child.pidfd, select.POLLIN)
+                else:
+                    wait_seconds = min(wait_seconds, 0.2)
+        return wake, owners, wait_seconds
 
 
 def _wake_pipe() -> tuple[int, int]:

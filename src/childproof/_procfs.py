@@ -10,12 +10,15 @@ import os
 from struct import Struct
 from typing import NamedTuple
 
-from childproof import _spawner
+from childproof import _inspector
 from childproof._command import MARK
 from childproof._result import ProcessInfo
 
 COMMAND_BYTES = 4096
 """How much of a command line is read; it is for people."""
+
+PID_LIMIT = 1 << 22
+"""No pid is as high: proc(5), pid_max."""
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -87,7 +90,7 @@ _GOING_ON = tuple(b"RS")
 
 def read_process(pid: int) -> Process | None:
     """The process `pid`, `None` if there is none, or no /proc."""
-    data = _spawner.read_process(pid)
+    data = _inspector.read_process(pid)
     return Process._make(_LAYOUT.unpack(data)) if data is not None else None
 
 
@@ -97,6 +100,15 @@ def pids() -> list[int]:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
         return []
+
+
+def oldest_first(pids: list[int]) -> list[int]:
+    """`pids` by age, as far as their numbers tell it: the last one given stands in ``/proc/loadavg``,
+    and beyond the highest they begin again.
+    """
+    words = (_inspector.read_proc("/proc/loadavg", 256) or b"0").split()
+    last = int(words[-1])
+    return sorted(pids, key=lambda pid: (pid - last - 1) % PID_LIMIT)
 
 
 def tasks(process: Process) -> list[Process]:
@@ -116,37 +128,9 @@ _expected = 256
 def table() -> dict[int, Process]:
     """Every process that /proc shows, by pid; empty without /proc."""
     global _expected
-    found = {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(_spawner.read_processes(_expected))}
+    found = {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(_inspector.read_processes(_expected))}
     _expected = max(256, len(found) + len(found) // 4)
     return found
-
-
-def open_links(pid: int, wanted: dict[str, str]) -> list[tuple[int, str, bool]]:
-    """The descriptors of `pid` whose link is in `wanted`.
-
-    Args:
-        pid: the process.
-        wanted: link text, as ``pipe:[123]``, to what it is called.
-
-    Returns:
-        (descriptor, name from `wanted`, whether it is open for writing) in order; empty if the
-        process is gone or another user's.
-
-    """
-    folder = f"/proc/{pid}/fd"
-    found = []
-    try:
-        for entry in os.listdir(folder):
-            path = f"{folder}/{entry}"
-            try:
-                name = wanted.get(os.readlink(path))
-                if name is not None:
-                    found.append((int(entry), name, bool(os.lstat(path).st_mode & 0o200)))
-            except OSError:
-                continue
-    except OSError:
-        return []
-    return sorted(found)
 
 
 def _read_all(path: str, limit: int) -> bytes:

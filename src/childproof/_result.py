@@ -103,7 +103,8 @@ class Holder(NamedTuple):
         command: its command line, or its name in brackets.
         fds: its descriptors for it.
         streams: what each of them is to the command, in the order of `fds`: ``"stdout"`` or
-            ``"stderr"``; empty where no command is concerned.
+            ``"stderr"``. From `holders`, where several things were looked for, which of them each is;
+            else empty.
         escaped: it has left the child's session.
 
     """
@@ -116,7 +117,7 @@ class Holder(NamedTuple):
 
     def __str__(self) -> str:
         if self.pid == 0:
-            return f"somebody whom /proc does not show still holds {', '.join(self.streams)}"
+            return f"somebody ({self.command.strip('[]')}) still holds {', '.join(self.streams)}"
         where = ", ".join(f"{stream} (its fd {fd})" for fd, stream in zip(self.fds, self.streams, strict=False))
         return f"pid {self.pid} ({one_line(self.command)}) still holds {where or 'it'}"
 

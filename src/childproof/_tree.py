@@ -17,10 +17,10 @@ from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple, Protocol
 
 from childproof import _journal, _procfs
+from childproof._inspector import Finder, Roll, Wanted, signal_process
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
 from childproof._result import ProcessInfo
-from childproof._spawner import Roll, signal_process
 
 NAMES_SECONDS = 0.1
 """How long killing waits for command lines and marks, which may block."""
@@ -151,6 +151,8 @@ class Tree:
         self._marked: set[Key] = set()
         self._asked: dict[int, Key] = {}
         self._roll = Roll([])
+        self._finder = Finder([Wanted(link) for link in evidence.pipes])
+        self._is_input = [name == "stdin" for name in evidence.pipes.values()]
         self.commands: dict[Key, str] = {}
         self.secrets = evidence.secrets
 
@@ -217,9 +219,7 @@ class Tree:
         # This process's other children may have copies for the moment between their fork and exec.
         if process.ppid == os.getpid() and process.pid != self._root.pid and os.getpid() != 1:
             return False
-        return any(
-            writes == (stream != "stdin") for _, stream, writes in _procfs.open_links(process.pid, self._evidence.pipes)
-        )
+        return any(held.writes != self._is_input[held.which] for held in self._finder.of(process.pid) or ())
 
     def all_over(self) -> bool:
         """Whether all have ended that were last found; cheap."""
