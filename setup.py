@@ -9,6 +9,6 @@ from setuptools import setup
 limited = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
-    cffi_modules=["csrc/build_ffi.py:ffibuilder"],
+    cffi_modules=["csrc/build_ffi.py:ffibuilder", "csrc/build_floor.py:ffibuilder"],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if limited else {},
 )

@@ -12,6 +12,7 @@
 #endif
 #ifndef SYS_clone3
 #define SYS_clone3 435
+#endif
 #ifndef SYS_statx
 #define SYS_statx -1
 #endif

@@ -16,6 +16,7 @@ from childproof._cli_base import FAILED, STOPPED, Parser, Stopped, Stopper, comp
 SUBCOMMANDS = {
     "run": "run a command with a deadline and exit with its code",
     "holders": "show who has a pipe, a file or a socket open",
+    "bench": "measure what spawning costs on this machine",
 }
 """What each does. The module ``_cli_NAME`` has ``fill(parser)``, which adds the arguments and sets the
 default ``function(args, stopper)``, which gives the exit code. It is imported for its subcommand only.

@@ -1,0 +1,1 @@
+"""The benchmark: what spawning costs on this machine, and how it goes wrong."""

@@ -1,0 +1,5 @@
+"""``python -m childproof.bench``."""
+
+from childproof.bench.command import main
+
+raise SystemExit(main())
