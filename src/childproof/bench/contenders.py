@@ -117,7 +117,7 @@ def _fork(task: Task) -> Runner:
                 os.dup2(out_w, 1)
                 os.dup2(err_w, 2)
                 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-                os.execv(words[0], words)  # noqa: S606 - the words are the bench's own
+                os.execv(words[0], words)
             finally:
                 os._exit(127)
         os.close(out_w)
