@@ -1,7 +1,7 @@
 """The process in which contenders are measured, in turns: ``python -m childproof.bench.host``.
 
 It is a process of its own so that nothing of the command's (a progress bar's thread, the pictures'
-memory) is in what fork copies, and so that one with much memory, many descriptors or many threads
+memory) is in what fork copies, and so that one with much memory, many descriptors or a high limit
 can be measured in turns with one that has none.
 
 It reads requests as lines of JSON on stdin, and answers each with one line.
@@ -15,34 +15,27 @@ import mmap
 import os
 import resource
 import sys
-import threading
 import warnings
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from childproof.bench import contenders
-from childproof.bench.contenders import Runner
+from childproof.bench.contenders import Contender, Runner
 from childproof.bench.meter import Meter
 from childproof.bench.model import MissingError, Task
-
-WARM_UPS = 3
 
 
 class Ballast:
     """What burdens this process while it spawns."""
 
-    def __init__(self, rss_bytes: int = 0, fds: int = 0, nofile: int = 0, threads: int = 1) -> None:
-        if nofile:
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, max(hard, nofile)))
+    def __init__(self, rss_bytes: int = 0, fds: int = 0, nofile: int = 0) -> None:
+        if nofile:  # soft and hard: the loop's bound is the higher one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
         self._memory = _touched(rss_bytes) if rss_bytes else None
-        # Inheritable, since that is what the child has to be rid of.
         null = os.open(os.devnull, os.O_RDONLY)
         self._fds = [os.dup(null) for _ in range(fds)]
         for fd in self._fds:
-            os.set_inheritable(fd, True)
-        self._stop = threading.Event()
-        for _ in range(threads - 1):
-            threading.Thread(target=self._stop.wait, daemon=True).start()
+            os.set_inheritable(fd, True)  # such ones the child has to be rid of
 
 
 def _touched(size: int) -> mmap.mmap:
@@ -55,24 +48,58 @@ def _touched(size: int) -> mmap.mmap:
     return memory
 
 
+def _memory(field: str) -> int:
+    """Bytes, as ``/proc/self/status`` has them: ``VmRSS`` now, ``VmHWM`` at most."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise MissingError(f"/proc/self/status has no {field}")
+
+
+class Peak:
+    """How far the memory of this process grows inside ``with peak:``."""
+
+    grown_bytes = 0
+
+    def __enter__(self) -> None:
+        self._before = _memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: proc(5), Linux 4.0
+
+    def __exit__(self, *_: object) -> None:
+        self.grown_bytes = _memory("VmHWM") - self._before
+
+
+def lookup(family: str, name: str) -> Contender:
+    """A contender of a family, which is a module beside this one with a function `everyone`.
+
+    Raises:
+        KeyError: there is none of that name.
+
+    """
+    people: tuple[Contender, ...] = import_module(f"childproof.bench.{family}").everyone()
+    return {contender.name: contender for contender in people}[name]
+
+
 class Bench:
     """The contenders of one scenario, ready to run."""
 
     def __init__(self) -> None:
-        self._runners: dict[str, tuple[Runner, int]] = {}
+        self._runners: dict[str, tuple[Runner, Task]] = {}
         self._meter = Meter()
 
-    def prepare(self, name: str, task: Task, code: int) -> dict[str, Any]:
-        """Make a contender and warm it up.
+    def prepare(self, family: str, contender: str, task: dict[str, Any], warm_ups: int) -> dict[str, Any]:
+        """Make a contender and run it a few times.
 
         Returns:
             ``seconds``, its best so far, or ``missing``, why it can't be measured.
 
         """
         try:
-            runner = contenders.by_name(name).make(task)
-            self._runners[name] = runner, code
-            return {"seconds": min(self._once(name)["seconds"] for _ in range(WARM_UPS))}
+            job = Task.from_dict(task)
+            self._runners[contender] = lookup(family, contender).make(job), job
+            times = [self._once(contender)["seconds"] for _ in range(warm_ups)]
+            return {"seconds": min(times, default=0.0)}
         except MissingError as error:
             return {"missing": str(error)}
         except Exception as error:
@@ -80,39 +107,66 @@ class Bench:
             return {"missing": f"{type(error).__name__}: {error}"}
 
     def _once(self, name: str) -> dict[str, float]:
-        runner, code = self._runners[name]
-        answer = runner(self._meter)
-        if answer[0] != code:
-            raise RuntimeError(f"{name} gave code {answer[0]} where {code} was right")
+        runner, task = self._runners[name]
+        code, out, err = runner(self._meter)
+        if code != task.code:
+            raise RuntimeError(f"{name} gave code {code} where {task.code} was right: {err[:200]!r}")
+        if task.output_bytes is not None and len(out) != task.output_bytes:
+            raise RuntimeError(f"{name} gave {len(out)} bytes where {task.output_bytes} came out")
         return self._meter.values
 
-    def turn(self, order: list[str]) -> dict[str, dict[str, float]]:
-        """Run the named contenders once each, in this order. What is collected is collected before,
-        and nothing meanwhile.
+    def turn(self, order: list[str], untimed: int) -> dict[str, dict[str, float]]:
+        """Run the named contenders in this order: each so often untimed, then once timed, so that it
+        finds its own code in the caches and not its predecessor's. What is collected is collected
+        before, and nothing meanwhile.
         """
         gc.collect()
         gc.disable()
         try:
-            return {name: self._once(name) for name in order}
+            values = {}
+            for name in order:
+                for _ in range(untimed):
+                    self._once(name)
+                values[name] = self._once(name)
+            return values
         finally:
             gc.enable()
 
+    def weigh(self, name: str) -> dict[str, float]:
+        """Run one once, and see how this process grows."""
+        peak = Peak()
+        gc.collect()
+        with peak:
+            values = self._once(name)
+        share = peak.grown_bytes / (self._runners[name][1].output_bytes or 1)
+        return {**values, "peak_bytes": peak.grown_bytes, "peak_share": share}
+
+
+def _obey(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    do = request.pop("do")
+    if do == "prepare":
+        return bench.prepare(**request)
+    if do == "weigh":
+        return bench.weigh(**request)
+    return bench.turn(**request)
+
 
 def serve() -> None:
-    """Obey requests until there are none."""
+    """Obey requests until there are none. The first is the ballast."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a contender prints is no answer
     warnings.simplefilter("ignore")  # of fork in a process with threads, which is what we measure
     bench, ballast = Bench(), None
     for line in sys.stdin:
         request = json.loads(line)
-        if request["do"] == "burden":
-            ballast = Ballast(**request["ballast"])
-            answer: dict[str, Any] = {"burdened": ballast is not None}
-        elif request["do"] == "prepare":
-            answer = bench.prepare(request["contender"], Task.from_dict(request["task"]), request["code"])
-        else:
-            answer = bench.turn(request["order"])
+        try:
+            if ballast is None:
+                ballast = Ballast(**request)
+                answer: dict[str, Any] = {}
+            else:
+                answer = _obey(bench, request)
+        except Exception as error:
+            answer = {"failed": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

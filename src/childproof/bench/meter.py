@@ -12,13 +12,18 @@ class Meter:
     The clock is read last on the way in and first on the way out. CPU times are the kernel's, in
     microseconds; how it divides them into user and system is by its ticks, so one run says little
     about that and only the sum is exact.
+
+    Attributes:
+        values: by metric, of the last block.
+        ended_ns: when it ended, on ``CLOCK_MONOTONIC``, which is Linux's `time.perf_counter`.
+
     """
 
-    __slots__ = ("_began", "_children", "_self", "values")
+    __slots__ = ("_began", "_children", "_self", "ended_ns", "values")
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
-        self._began = 0
+        self._began = self.ended_ns = 0
 
     def __enter__(self) -> None:
         self._self, self._children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
@@ -36,4 +41,4 @@ class Meter:
         }
         values["parent_cpu"] = values["parent_user"] + values["parent_system"]
         values["child_cpu"] = values["child_user"] + values["child_system"]
-        self.values = values
+        self.values, self.ended_ns = values, ended

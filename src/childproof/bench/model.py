@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Size = Literal["full", "short", "tiny"]
@@ -22,34 +23,44 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What every contender of a scenario has to run: both outputs captured, stdin at its end.
+    """What every contender of a scenario has to do: unless its family says otherwise, run a program
+    with both outputs captured and stdin at its end.
 
     Attributes:
         argv: the program, an absolute path, and its arguments; or one line, if `shell`.
         shell: `argv` is one line for ``/bin/sh -c``.
-        input: fed to stdin; `None`: stdin is ``/dev/null``.
         raw: the contender shall hand the output back as bytes if it can.
+        input_bytes: so many bytes are fed to stdin; `None`: stdin is ``/dev/null``.
+        output_bytes: how many come out; `None`: it does not matter.
+        code: the exit code that is right.
+        count: how many commands, where a family runs many.
+        jobs: how many at a time.
 
     """
 
     argv: tuple[str, ...]
     shell: bool = False
-    input: bytes | None = None
     raw: bool = False
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    code: int = 0
+    count: int = 1
+    jobs: int = 1
 
     @property
     def words(self) -> tuple[str, ...]:
         """What is executed in the end."""
         return ("/bin/sh", "-c", self.argv[0]) if self.shell else self.argv
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a host process; without `input`, which is too big to be sent."""
-        return {"argv": list(self.argv), "shell": self.shell, "raw": self.raw}
+    @cached_property
+    def input(self) -> bytes | None:
+        """What is fed."""
+        return None if self.input_bytes is None else b"x" * self.input_bytes
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Task:
-        """The opposite of `as_dict`."""
-        return cls(tuple(fields["argv"]), fields["shell"], None, fields["raw"])
+        """From what `dataclasses.asdict` and a journey through JSON made of it."""
+        return cls(**{**fields, "argv": tuple(fields["argv"])})
 
 
 @dataclass(frozen=True)
@@ -104,11 +115,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Metric:
-    """A column: its name in `Series.samples`, its heading, and what its numbers are."""
+    """A column: its name in `Series.samples`, its heading, what its numbers are, and which one is shown."""
 
     name: str
     heading: str
     unit: Literal["seconds", "bytes", "count"] = "seconds"
+    statistic: Literal["median", "mean"] = "median"
 
 
 @dataclass(frozen=True)

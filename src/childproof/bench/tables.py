@@ -57,6 +57,11 @@ def parameter(x: X) -> str:
     return "" if x is None else x if isinstance(x, str) else f"{x:,.10g}"
 
 
+def middle(values: Sequence[float], metric: Metric) -> float:
+    """The one number that stands for all."""
+    return sum(values) / len(values) if metric.statistic == "mean" else summarize(values).median
+
+
 def reference_of(scenario: Scenario, result: Result, series: Series) -> dict[int, float]:
     """By round, what the series is compared with: the reference at the same value of the parameter."""
     other = result.find(scenario.reference, series.x)
@@ -79,7 +84,7 @@ def of_result(scenario: Scenario, result: Result) -> Table:
             row.append(ratio(pair))
         for metric in others:
             values = list(series.samples.get(metric.name, {}).values())
-            row.append(quantity(summarize(values).median, metric) if values else "")
+            row.append(quantity(middle(values, metric), metric) if values else "")
         rows.append(row)
     below = [*result.notes, *(f"{name}: not measured: {why}" for name, why in result.missing.items())]
     title = f"{scenario.name}: {scenario.title}"

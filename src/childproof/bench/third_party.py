@@ -167,12 +167,12 @@ def _command_runner(task: Task) -> Runner:
 
 
 THIRD_PARTY = (
-    Contender("sh", "sh.Command(path)(*args, _tty_out=False)", _sh),
-    Contender("plumbum", "local[path][args].run(retcode=None, stdin=DEVNULL)", _plumbum),
-    Contender("invoke", "Context().run(line, hide=True, in_stream=False): always by a shell", _invoke),
-    Contender("trio", "run_process, timed inside a running loop", _trio),
-    Contender("anyio", "run_process on asyncio, timed inside a running loop", _anyio),
-    Contender("psutil.Popen", "psutil.Popen(argv, …).communicate()", _psutil),
-    Contender("bounded-subprocess", "bounded_subprocess.run(argv, timeout_seconds=10)", _bounded_subprocess),
-    Contender("command_runner", "command_runner(argv, timeout=10, split_streams=True)", _command_runner),
+    Contender("sh", "sh.Command(path)(*args, _tty_out=False)", _sh, True),
+    Contender("plumbum", "local[path][args].run(retcode=None, stdin=DEVNULL)", _plumbum, True),
+    Contender("invoke", "Context().run(line, hide=True, in_stream=False): always by a shell", _invoke, True),
+    Contender("trio", "run_process, timed inside a running loop", _trio, True),
+    Contender("anyio", "run_process on asyncio, timed inside a running loop", _anyio, True),
+    Contender("psutil.Popen", "psutil.Popen(argv, …).communicate()", _psutil, True),
+    Contender("bounded-subprocess", "bounded_subprocess.run(argv, timeout_seconds=10)", _bounded_subprocess, True),
+    Contender("command_runner", "command_runner(argv, timeout=10, split_streams=True)", _command_runner, True),
 )

@@ -11,148 +11,251 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 from childproof.bench.contenders import Contender
 from childproof.bench.model import BenchError, Progress, Result, Series, Settings, Task, X
 
-PATIENCE_SECONDS = 120.0
-"""For one answer of a host: many times what the slowest round takes."""
-
+WARM_UPS = 3
 SLOW_SECONDS, SLOW_SHARE = 0.01, 5
 """A contender slower than the first takes part in every so many-th round only."""
+
+
+class Level(NamedTuple):
+    """One value of a scenario's parameter.
+
+    Attributes:
+        x: the value.
+        task: what is run there.
+        ballast: arguments of `childproof.bench.host.Ballast`.
+
+    """
+
+    x: X
+    task: Task
+    ballast: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured in turns.
+
+    Attributes:
+        family: the module whose contenders they are.
+        people: the contenders.
+        levels: the values of the parameter.
+        rounds: how many.
+        untimed: runs of a contender just before each that is timed.
+        fresh: every measurement has a process of its own, whose growth is measured too.
+        patience_seconds: for one contender's turn.
+
+    """
+
+    family: str
+    people: Sequence[Contender]
+    levels: Sequence[Level]
+    rounds: int
+    untimed: int = 2
+    fresh: bool = False
+    patience_seconds: float = 60.0
+
+
+class StuckError(BenchError):
+    """A contender has not come back."""
 
 
 class Host:
     """A process that measures; see `childproof.bench.host`."""
 
-    def __init__(self, ballast: dict[str, int]) -> None:
+    def __init__(self, ballast: dict[str, int], patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
+        self._pending = b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "childproof.bench.host"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._pending = b""
-        self.ask({"do": "burden", "ballast": ballast})
+        try:
+            self.ask(ballast)
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request, one answer.
 
         Raises:
-            BenchError: the host ended, or did not answer in time.
+            BenchError: it ended or failed.
+            StuckError: it did not answer in time.
 
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # reading says that it has ended
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._read_line(request))
+        if "failed" in answer:
+            raise BenchError(f"{answer['failed']}, at {request}")
+        return answer
+
+    def _read_line(self, request: dict[str, Any]) -> bytes:
+        assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
+        until = monotonic() + self._patience_seconds
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
         while b"\n" not in self._pending:
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            if not poller.poll(PATIENCE_SECONDS * 1000):
-                raise BenchError(f"no answer within {PATIENCE_SECONDS:g} s to {request}")
+            if not poller.poll(max(until - monotonic(), 0) * 1000):
+                raise StuckError(f"no answer within {self._patience_seconds:g} s to {request}")
             data = os.read(fd, 1 << 16)
             if not data:
                 raise BenchError(f"the measuring process ended with code {self._process.wait()} at {request}")
             self._pending += data
         line, _, self._pending = self._pending.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return line
 
     def close(self) -> None:
         """End it; by force if it is stuck."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
             self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
             self._process.wait()
-        assert self._process.stdout is not None
         self._process.stdout.close()
 
 
-@contextlib.contextmanager
-def hosts(burdens: Sequence[dict[str, int]]) -> Iterator[list[Host]]:
-    """One host for each burden."""
-    started: list[Host] = []
-    try:
-        for burden in burdens:
-            started.append(Host(burden))  # noqa: PERF401 - one that fails must not hide the others from close
-        yield started
-    finally:
-        for host in started:
+class _Hosts:
+    """Started when they are first needed: one a level for all, and one more for who is to be alone."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._started: dict[tuple[int, str], Host] = {}
+
+    def get(self, level: int, contender: Contender) -> Host:
+        key = level, contender.name if contender.alone else ""
+        if key not in self._started:
+            self._started[key] = Host(self._plan.levels[level].ballast, self._plan.patience_seconds)
+        return self._started[key]
+
+    def close(self) -> None:
+        for host in self._started.values():
             host.close()
 
 
+@dataclass(eq=False)
 class _Entry:
-    """One contender in one host."""
+    """One contender at one level."""
 
-    def __init__(self, host: Host, series: Series, seconds: float) -> None:
-        self.host, self.series = host, series
-        self.every = SLOW_SHARE if seconds > SLOW_SECONDS else 1
+    contender: Contender
+    level: Level
+    series: Series
+    host: Host | None = None
+    every: int = 1
 
 
-def take_turns(
-    levels: Sequence[tuple[X, dict[str, int]]],
-    people: Sequence[Contender],
-    task: Task,
-    rounds: int,
-    settings: Settings,
-    progress: Progress,
-    code: int = 0,
-) -> Result:
+@dataclass
+class _Course:
+    """The entries of a plan, and what has come out so far."""
+
+    plan: Plan
+    result: Result = field(default_factory=Result)
+    entries: list[_Entry] = field(default_factory=list)
+
+    def enter(self, contender: Contender, level: Level) -> _Entry:
+        entry = _Entry(contender, level, Series(contender.name, level.x))
+        self.entries.append(entry)
+        self.result.series.append(entry.series)
+        return entry
+
+    def prepare(self, host: Host, entry: _Entry, warm_ups: int) -> dict[str, Any]:
+        return host.ask(
+            {
+                "do": "prepare",
+                "family": self.plan.family,
+                "contender": entry.contender.name,
+                "task": asdict(entry.level.task),
+                "warm_ups": warm_ups,
+            }
+        )
+
+    def drop(self, entry: _Entry, why: str) -> None:
+        """It can't be measured here. What it has given so far is kept."""
+        self.entries.remove(entry)
+        if not entry.series.samples:
+            self.result.series.remove(entry.series)
+        where = "" if entry.level.x is None else f" (at {entry.level.x})"
+        self.result.missing[entry.contender.name] = why + where
+
+
+def _in_turns(course: _Course, hosts: _Hosts, order: random.Random) -> Iterator[int]:
+    plan = course.plan
+    for contender in plan.people:
+        for number, level in enumerate(plan.levels):
+            entry = course.enter(contender, level)
+            entry.host = hosts.get(number, contender)
+            answer = course.prepare(entry.host, entry, WARM_UPS)
+            if "missing" in answer:
+                course.drop(entry, answer["missing"])
+            elif answer["seconds"] > SLOW_SECONDS:
+                entry.every = min(SLOW_SHARE, plan.rounds)
+    for turn in range(plan.rounds):
+        taking_part = [entry for entry in course.entries if turn % entry.every == 0]
+        order.shuffle(taking_part)
+        for host, group in groupby(taking_part, lambda entry: entry.host):
+            assert host is not None
+            together = list(group)
+            names = [entry.contender.name for entry in together]
+            values = host.ask({"do": "turn", "order": names, "untimed": plan.untimed})
+            for entry in together:
+                entry.series.add(turn, values[entry.contender.name])
+        yield turn
+
+
+def _freshly(course: _Course, order: random.Random) -> Iterator[int]:
+    plan = course.plan
+    for contender in plan.people:
+        for level in plan.levels:
+            course.enter(contender, level)
+    for turn in range(plan.rounds):
+        taking_part = list(course.entries)
+        order.shuffle(taking_part)
+        for entry in taking_part:
+            host = Host(entry.level.ballast, plan.patience_seconds)
+            try:
+                answer = course.prepare(host, entry, 0)
+                if "missing" in answer:
+                    course.drop(entry, answer["missing"])
+                else:
+                    entry.series.add(turn, host.ask({"do": "weigh", "name": entry.contender.name}))
+            except BenchError as error:
+                course.drop(entry, str(error))
+            finally:
+                host.close()
+        yield turn
+
+
+def take_turns(plan: Plan, settings: Settings, progress: Progress) -> Result:
     """Measure every contender at every level, in turns.
 
-    Args:
-        levels: values of the parameter, each with the burden of its host.
-        people: the contenders.
-        task: what they run.
-        rounds: how many rounds.
-        settings: for the seed.
-        progress: told after every round.
-        code: the exit code that is right.
+    Raises:
+        BenchError: a contender that was fine at first has failed or does not come back. Where each
+            measurement has a process of its own, that one is reported as missing instead.
 
     """
-    result = Result()
-    with hosts([burden for _, burden in levels]) as started:
-        entries = _prepare(levels, started, people, task, code, result)
-        shuffle = random.Random(settings.seed)  # noqa: S311 - an order, not a secret
-        for turn in range(rounds):
-            taking_part = [entry for entry in entries if turn % entry.every == 0]
-            shuffle.shuffle(taking_part)
-            for host, group in groupby(taking_part, lambda entry: entry.host):
-                together = list(group)
-                values = host.ask({"do": "turn", "order": [entry.series.contender for entry in together]})
-                for entry in together:
-                    entry.series.add(turn, values[entry.series.contender])
-            progress(turn + 1, rounds)
-    return result
-
-
-def _prepare(
-    levels: Sequence[tuple[X, dict[str, int]]],
-    started: Sequence[Host],
-    people: Sequence[Contender],
-    task: Task,
-    code: int,
-    result: Result,
-) -> list[_Entry]:
-    entries = []
-    for contender in people:
-        for (x, _), host in zip(levels, started, strict=True):
-            request = {"do": "prepare", "contender": contender.name, "task": task.as_dict(), "code": code}
-            answer = host.ask(request)
-            if "missing" in answer:
-                result.missing[contender.name] = answer["missing"]
-                continue
-            series = Series(contender.name, x)
-            result.series.append(series)
-            entries.append(_Entry(host, series, answer["seconds"]))
-    return entries
+    course = _Course(plan)
+    order = random.Random(settings.seed)  # noqa: S311 - an order, not a secret
+    hosts = _Hosts(plan)
+    try:
+        for turn in _freshly(course, order) if plan.fresh else _in_turns(course, hosts, order):
+            progress(turn + 1, plan.rounds)
+    finally:
+        hosts.close()
+    return course.result
