@@ -139,7 +139,8 @@ struct cp_request {
     int pass_fds_count;
 };
 
-/* One child. Zeroed by the caller, then given to cp_child_init. */
+/* One child. Zeroed by the caller, then given to cp_child_init; after
+ * cp_child_release it may be given to it again. */
 struct cp_child {
     int fd[5]; /* the parent's descriptors by cp_slot, -1 where there is none */
     int far[4]; /* the child's ends, open only inside cp_spawn */

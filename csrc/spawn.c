@@ -83,13 +83,13 @@ int cp_init(void)
 
 void cp_child_init(struct cp_child *child)
 {
+    memset(child, 0, sizeof *child);
     for (int i = 0; i < CP_SLOTS; i++)
         child->fd[i] = -1;
     for (int i = 0; i < 4; i++)
         child->far[i] = -1;
     child->state = CP_IDLE;
     cp_lock();
-    child->previous = NULL;
     child->next = known;
     if (known)
         known->previous = child;

@@ -72,6 +72,24 @@ class Exchange:
 
     """
 
+    # What a command begins with; an attribute is set when it changes, which for most it never does.
+    state = State.STARTING
+    result: Result[Any] | None = None
+    _token: bytes | None = None
+    _pidfd = -1
+    _check_pause = 0.02
+    _check_at = inf
+    _respawned = False
+    _timed_out = False
+    _exited = False
+    _reaped = False
+    _tree: Tree | None = None
+    _killing: Killing | None = None
+    _search: Search | None = None
+    _name_until = inf
+    _held: tuple[Holder, ...] = ()
+    _stuck_at = ""
+
     def __init__(self, command: Command, registry: Registry, began: float) -> None:
         """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
         self._command = command
@@ -79,25 +97,8 @@ class Exchange:
         self._began = began
         self._deadline = began + command.timeout
         self._child = Child()
-        self._token: bytes | None = None
-        self._pidfd = -1
         self._streams = Streams(command, self._child, registry)
-        self._respawned = False
-        self._check_pause = 0.02
-        self._check_at = inf
-        self._limit = self._deadline  # of the present state
-        self._timed_out = False
-        self._exited = False
-        self._reaped = False
-        self._tree: Tree | None = None
-        self._killing: Killing | None = None
-        self._search: Search | None = None
-        self._name_until = inf
-        self._held: tuple[Holder, ...] = ()
-        self._stuck_at = ""
-        self.result: Result[Any] | None = None
-        self.wake_at = self._deadline
-        self.state = State.STARTING
+        self._limit = self.wake_at = self._deadline  # of the present state
 
     # ---- what a driver calls ----
 

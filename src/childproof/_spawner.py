@@ -191,6 +191,11 @@ def has_pidfd() -> bool:
     return hasattr(os, "pidfd_open") and not settings.disabled & lib.CP_DISABLE_PIDFD
 
 
+_CHILD = ffi.typeof("struct cp_child *")
+MOST_SPARE = 16
+_spare: list[Any] = []
+"""Released structs, to be used again: making one with its finalizer takes longer than filling it."""
+
 # Most are alike.
 _SPAWNED: dict[tuple[int, int, int, int], Spawned] = {}
 
@@ -213,7 +218,8 @@ class Child:
     __slots__ = ("_c",)
 
     def __init__(self) -> None:
-        self._c = ffi.gc(ffi.new("struct cp_child *"), lib.cp_child_release)
+        # list.pop is atomic: a struct is never given to two.
+        self._c = _spare.pop() if _spare else ffi.gc(ffi.new(_CHILD), lib.cp_child_release)
         lib.cp_child_init(self._c)
 
     def spawn(self, command: Command, token: bytes | None) -> bool:
@@ -369,7 +375,18 @@ class Child:
 
     def release(self) -> None:
         """Close what is open and forget the child. It may be called twice."""
-        lib.cp_child_release(self._c)
+        # In this order: interrupted anywhere, the struct is this child's, or the finalizer's, or spare.
+        c, self._c = self._c, _RELEASED
+        if c is not _RELEASED:
+            lib.cp_child_release(c)
+            if len(_spare) < MOST_SPARE:
+                _spare.append(c)
+
+
+_RELEASED = ffi.new(_CHILD)
+"""What a released `Child` looks at: it has no pid and no descriptors."""
+lib.cp_child_init(_RELEASED)
+lib.cp_child_release(_RELEASED)
 
 
 def write(fd: int, data: Any) -> int:

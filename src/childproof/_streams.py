@@ -44,12 +44,13 @@ class Streams:
 
     """
 
+    _feeder: Feeder | None = None
+
     def __init__(self, command: Command, child: Child, registry: Registry) -> None:
         self._command = command
         self._child = child
         self._registry = registry
-        self._feeder: Feeder | None = None
-        self._feed_fds: dict[int, int] = {}  # what is registered for it
+        self._feed_fds: dict[int, int] = {}  # what is registered for the feeder
         self.open: dict[int, Output] = {}
         self.outputs: list[Output] = []
         self.files: list[Output] = []
