@@ -1,12 +1,14 @@
 """Builds childproof._native; setup.py names `ffibuilder`."""
 
 import os
+import sys
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).parent
 SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c", "open_files.c"]
+PORTABLE = bool(os.environ.get("CHILDPROOF_PORTABLE")) or not sys.platform.startswith("linux")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
 ffibuilder = FFI()
@@ -20,7 +22,11 @@ ffibuilder.set_source(
         os.path.relpath(HERE / name, HERE.parent)
         for name in ("childproof.h", "internal.h", "sys.h", "sys_linux.h", "sys_posix.h")
     ],
-    define_macros=[("_GNU_SOURCE", None)],
+    define_macros=[
+        ("_GNU_SOURCE", None),
+        # POSIX only, as for systems that are not Linux.
+        *([("CHILDPROOF_PORTABLE", None)] if PORTABLE else []),
+    ],
     py_limited_api=True,
     # These come behind Python's own flags, so they have the last word.
     extra_compile_args=[

@@ -232,6 +232,10 @@ int cp_spawn(struct cp_child *child, const struct cp_request *request);
  * same child. 0 or an errno. */
 int cp_kill_suspended(const struct cp_child *child);
 
+/* Is this the build that uses POSIX only? Then there are fork, the loop up to the
+ * limit, and no pidfd; what else is asked for is refused with ENOSYS. */
+int cp_is_portable(void);
+
 /* Does CP_START_AUTO suspend the caller on this machine? */
 int cp_auto_suspends(void);
 

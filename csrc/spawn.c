@@ -289,6 +289,8 @@ static int climb(struct cp_child *child, const struct cp_request *request,
     static const int ladder[] = {
         CP_RAW_ASM ? CP_START_CLONE : CP_START_VFORK, CP_START_FORK};
     int error = ENOSYS;
+    if (CP_PORTABLE && request->start != CP_START_AUTO && request->start != CP_START_FORK)
+        return ENOSYS;
     if (request->start == CP_START_FORK || needs_fork(request) || CP_PORTABLE)
         return start_with(child, request, mask, CP_START_FORK);
     if (request->start != CP_START_AUTO)
@@ -305,12 +307,18 @@ static int start_child(struct cp_child *child, const struct cp_request *request,
                        const cp_sigset *mask)
 {
     child->disabled = request->disabled;
+    child->stage = CP_STAGE_FORK;
     int error = climb(child, request, mask);
     if (is_refusal(error) && !(child->disabled & CP_DISABLE_PIDFD)) {
         child->disabled |= CP_DISABLE_PIDFD;
         error = climb(child, request, mask);
     }
     return error;
+}
+
+int cp_is_portable(void)
+{
+    return CP_PORTABLE;
 }
 
 int cp_auto_suspends(void)

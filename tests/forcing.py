@@ -20,6 +20,8 @@ WAYS = {
     },
     "no pidfd": {"disabled": _spawner.FEATURES["pidfd"]},
 }
+if _spawner.PORTABLE:  # there is nothing else to force
+    WAYS = {name: WAYS[name] for name in ("fork", "rlimit")}
 
 
 def force(monkeypatch: pytest.MonkeyPatch, **values: int) -> None:

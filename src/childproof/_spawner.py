@@ -186,9 +186,13 @@ def spawn_suspends(command: Command) -> bool:
     return bool(start == lib.CP_START_VFORK or (start == lib.CP_START_AUTO and lib.cp_auto_suspends()))
 
 
+PORTABLE = bool(lib.cp_is_portable())
+"""This build uses POSIX only: fork, the loop up to the limit, no pidfd."""
+
+
 def has_pidfd() -> bool:
     """Whether pidfds may be used."""
-    return hasattr(os, "pidfd_open") and not settings.disabled & lib.CP_DISABLE_PIDFD
+    return hasattr(os, "pidfd_open") and not PORTABLE and not settings.disabled & lib.CP_DISABLE_PIDFD
 
 
 _CHILD = ffi.typeof("struct cp_child *")
