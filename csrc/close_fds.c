@@ -175,6 +175,25 @@ static unsigned read_number(const char *path, unsigned otherwise)
     return value ? value : otherwise;
 }
 
+/* The highest descriptor that is open here, or -1 if no listing tells. */
+#if CP_PORTABLE
+static int highest_open(void)
+{
+    int highest = -1, genuine = 0;
+    const struct dirent *entry;
+    DIR *directory = opendir("/dev/fd");
+    if (!directory)
+        return -1;
+    while ((entry = readdir(directory))) {
+        int fd = to_fd(entry->d_name);
+        if (fd > highest)
+            highest = fd;
+        genuine |= fd == dirfd(directory); /* else it shows 0, 1 and 2 only */
+    }
+    closedir(directory);
+    return genuine ? highest : -1;
+}
+#else
 static void take_highest(int fd, void *context)
 {
     int *highest = context;
@@ -182,7 +201,6 @@ static void take_highest(int fd, void *context)
         *highest = fd;
 }
 
-/* The highest descriptor that is open here, or -1 without /proc. */
 static int highest_open(void)
 {
     int highest = -1;
@@ -194,6 +212,7 @@ static int highest_open(void)
     sys_close((int)directory);
     return highest;
 }
+#endif
 
 /* A limit lowered after descriptors were opened hides the higher ones, so:
  * soft limit, hard limit, highest open descriptor, whichever is most, but no

@@ -1,4 +1,5 @@
 /* See sys.h: POSIX.1-2008 and no more, where a child is always a fork. */
+#include <dirent.h>
 #include <grp.h>
 #include <stdlib.h>
 #include <sys/stat.h>
