@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from childproof._holders import holders
+    from childproof._leaks import LeakyFd, leaky_fds
 
 __all__ = [
     "CommandError",
     "Holder",
+    "LeakyFd",
     "Outcome",
     "ProcessInfo",
     "Result",
@@ -27,16 +29,25 @@ __all__ = [
     "Usage",
     "__version__",
     "holders",
+    "leaky_fds",
     "run",
 ]
 
+_LAZY = {
+    "LeakyFd": "_leaks",
+    "holders": "_holders",
+    "leaky_fds": "_leaks",
+}
+"""Where what `run` does not need is imported from when it is first asked for."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "holders":  # brings the background thread's module with it
-        from childproof._holders import holders
+    if name not in _LAZY:
+        raise AttributeError(f"module 'childproof' has no attribute {name!r}")
+    from importlib import import_module
 
-        return holders
-    raise AttributeError(f"module 'childproof' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"childproof.{_LAZY[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:
