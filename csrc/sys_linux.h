@@ -71,6 +71,11 @@ static inline long cp_raw(long n, long a, long b, long c, long d, long e)
 }
 #endif
 
+#ifdef CHILDPROOF_FAULTS /* a test build, where the n-th call can be made to fail */
+long cpf_raw(long n, long a, long b, long c, long d, long e);
+#define cp_raw cpf_raw
+#endif
+
 #define cp_raw0(n) cp_raw((n), 0, 0, 0, 0, 0)
 #define cp_raw1(n, a) cp_raw((n), (long)(a), 0, 0, 0, 0)
 #define cp_raw2(n, a, b) cp_raw((n), (long)(a), (long)(b), 0, 0, 0)
