@@ -14,6 +14,7 @@ import pytest
 
 from childproof import _procfs
 from childproof._janitor import janitor
+from runners import runner, runner_every_way  # noqa: F401  # fixtures
 
 CHILDREN = Path(__file__).with_name("children.py")
 

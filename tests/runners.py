@@ -1,0 +1,45 @@
+"""Every driver of the one state machine, as a function like `childproof.run`: the hostile commands are
+given to each of them by the same tests.
+
+A driver is added to `RUNNERS`, once, by the module that it is made in or here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import childproof
+from childproof import Result
+from forcing import WAYS, force
+
+Runner = Callable[..., Result[Any]]
+"""Called with the parameters of `run`; hands back what `run` would."""
+
+RUNNERS: dict[str, Runner] = {
+    "run": childproof.run,
+}
+
+
+@pytest.fixture(params=list(RUNNERS.values()), ids=list(RUNNERS))
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """The test runs with each driver."""
+    driver: Runner = request.param
+    return driver
+
+
+_EVERYWHERE = {f"run, {name}": (childproof.run, way) for name, way in WAYS.items()}
+_EVERYWHERE.update({name: (driver, {}) for name, driver in RUNNERS.items() if name != "run"})
+
+
+@pytest.fixture(params=list(_EVERYWHERE.values()), ids=list(_EVERYWHERE))
+def runner_every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """The test runs with `run` under each start primitive and each closing rung, and with each other
+    driver under the default ones: how a child is made does not depend on who drives.
+    """
+    driver: Runner
+    driver, way = request.param
+    force(monkeypatch, **way)
+    return driver
