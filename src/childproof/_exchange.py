@@ -81,6 +81,7 @@ class Exchange:
     _check_at = inf
     _respawned = False
     _timed_out = False
+    _grace_until = inf
     _exited = False
     _reaped = False
     _tree: Tree | None = None
@@ -142,6 +143,40 @@ class Exchange:
         elif self.state is State.NAMING:
             self._step_naming(now)
         self._schedule()
+
+    @property
+    def child(self) -> Child:
+        """The child, for its pid and to signal it; another one where it had to be started again."""
+        return self._child
+
+    def so_far(self) -> list[tuple[str, bytes]]:
+        """What has been read of each captured stream, as far as it is kept."""
+        return [(output.name, b"".join(output.sink.parts())) for output in self._streams.outputs if output.sink]
+
+    def expire(self) -> None:
+        """The deadline has come: unless the child has ended by now, it does not count any more that it may
+        have when `tick` comes to it.
+        """
+        self._timed_out = self._timed_out or (
+            self.state in (State.STARTING, State.RUNNING) and self._child.ended() == 0
+        )
+
+    def stop(self, grace: float, now: float) -> None:
+        """Kill the tree, as at the deadline; the outcome is the child's own all the same. At the latest
+        it ends when the deadline and its grace are over.
+        """
+        if self.state in (State.CLEARING, State.DONE):
+            return
+        latest = max(self._deadline + self._command.grace, now)
+        self._search = None
+        self._end_tree(now, grace, min(now + grace, latest))
+        self._schedule()
+
+    def hurry(self, now: float) -> None:
+        """Nobody is interested in what those who outlive the child write: the linger is over."""
+        if self.state is State.LINGERING:
+            self._limit = now
+            self._schedule()
 
     def abort(self) -> None:
         """Kill the tree and reap the child, whatever state this is in; for exceptions. Waits
@@ -306,9 +341,13 @@ class Exchange:
         self._timed_out = True
         if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
+        self._end_tree(now, self._command.grace, self._deadline + self._command.grace)
+
+    def _end_tree(self, now: float, grace: float, grace_until: float) -> None:
         tree = self._make_tree()  # while the input pipe, which is evidence, is open
         self._streams.stop_feeding()
-        if self._command.grace == 0:
+        self._grace_until = grace_until
+        if grace == 0:
             self._clear(now)
             return
         self.state = State.GRACE
@@ -321,7 +360,7 @@ class Exchange:
         """The grace is over early when nobody of the tree is left: a shell dies at once, the server
         that it started may want the time.
         """
-        self._limit = min(self._deadline + self._command.grace, now + 0.02)
+        self._limit = min(self._grace_until, now + 0.02)
 
     # ---- killing ----
 
@@ -350,7 +389,7 @@ class Exchange:
 
     def _clear(self, now: float) -> None:
         """GRACE ends here too: either nobody is left, or its time is over."""
-        if self.state is State.GRACE and now < self._deadline + self._command.grace and self._make_tree().lives():
+        if self.state is State.GRACE and now < self._grace_until and self._make_tree().lives():
             self._watch_grace(now)
             return
         self.state = State.CLEARING

@@ -139,6 +139,9 @@ def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
     if child.state == DIED:
         return OTHER, Outcome.NOT_STARTED, _death(command, child)
     name = os.fsdecode(command.argv[0])
+    if not child.reaped:  # it was to be killed, but not by the deadline
+        sentence = f"pid {child.pid} ({name}) could not be killed: how it will end is not known"
+        return OTHER, Outcome.UNKNOWN, _spawn_error(command, ETIMEDOUT, name, "run", sentence)
     sentence = f"the status of pid {child.pid} ({name}) was taken by somebody else's wait, and is lost"
     return OTHER, Outcome.STATUS_LOST, _spawn_error(command, ECHILD, name, "wait", sentence)
 
