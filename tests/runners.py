@@ -12,14 +12,29 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Result
+from childproof import Result, SpawnError
 from forcing import WAYS, force
 
 Runner = Callable[..., Result[Any]]
 """Called with the parameters of `run`; hands back what `run` would."""
 
+
+def _started(cmd: Any, input: Any = None, timeout: float | None = None, **options: Any) -> Result[Any]:  # noqa: A002
+    try:
+        with childproof.start(cmd, input, timeout, **options) as child:
+            return child.result()
+    except SpawnError as error:
+        return _not_none(error.result)
+
+
+def _not_none(result: Result[Any] | None) -> Result[Any]:
+    assert result is not None
+    return result
+
+
 RUNNERS: dict[str, Runner] = {
     "run": childproof.run,
+    "start": _started,
 }
 
 

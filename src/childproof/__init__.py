@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from childproof._holders import holders
     from childproof._leaks import LeakyFd, leaky_fds
+    from childproof._start import Child, start
 
 __all__ = [
+    "Child",
     "CommandError",
     "Holder",
     "LeakyFd",
@@ -31,12 +33,15 @@ __all__ = [
     "holders",
     "leaky_fds",
     "run",
+    "start",
 ]
 
 _LAZY = {
+    "Child": "_start",
     "LeakyFd": "_leaks",
     "holders": "_holders",
     "leaky_fds": "_leaks",
+    "start": "_start",
 }
 """Where what `run` does not need is imported from when it is first asked for."""
 

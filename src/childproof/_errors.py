@@ -19,8 +19,12 @@ class SpawnError(OSError):
         stage: the step that failed: ``open``, ``pipe``, ``fork``, ``signals``, ``setsid``,
             ``chdir``, ``dup``, ``close_fds``, ``exec``; ``run`` for a deadline and ``wait`` for a
             status that somebody else took.
+        result: what `run` would have handed back, where the error is raised by a function that
+            starts a command for longer; else `None`.
 
     """
+
+    result: Result[Any] | None = None
 
     def __init__(self, errno: int, strerror: str, filename: str, stage: str, sentence: str) -> None:
         super().__init__(errno, strerror, filename)

@@ -43,11 +43,17 @@ def _drive(exchange: Exchange, poller: select.poll) -> None:
         exchange.tick(now)
 
 
+def announce(command: Command) -> None:
+    """Raise the audit event; whoever hooks it may veto."""
+    argv = list(map(fsdecode, command.argv))
+    cwd = fsdecode(command.cwd) if isinstance(command.cwd, bytes) else command.cwd
+    sys.audit("subprocess.Popen", argv[0], argv, cwd, command.env)
+
+
 def _execute(command: Command, began: float) -> Result[Any]:
     if command.timeout == 0:
         return make_result(Facts(command, None, began, True, "", [], (), (), ()))
-    words, cwd = list(map(fsdecode, command.argv)), command.cwd
-    sys.audit("subprocess.Popen", words[0], words, fsdecode(cwd) if isinstance(cwd, bytes) else cwd, command.env)
+    announce(command)
     poller = select.poll()
     exchange = Exchange(command, poller, began)
     try:
