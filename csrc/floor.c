@@ -35,8 +35,6 @@ struct shared {
     volatile int error;
 };
 
-static _Alignas(16) char stack[64 * 1024];
-
 /* Where close_range is missing the descriptors are left to close-on-exec: a
  * floor may do less than a contender, never more. */
 static int child_main(void *argument)
@@ -60,6 +58,7 @@ failed:
 static int start(struct shared *shared, int *pidfd)
 {
     int flags = CLONE_VM | CLONE_VFORK | SIGCHLD | (pidfd ? CLONE_PIDFD : 0);
+    _Alignas(16) char stack[64 * 1024]; /* the caller sleeps until the child has left it */
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &shared->mask); /* no handler may run in the child */

@@ -1,8 +1,6 @@
 /*
  * The floor of the benchmark: what a spawn costs at the least on this machine,
  * without Python. Read by cffi's cdef() too: plain declarations only.
- *
- * Called by one thread at a time, since the child's stack is static.
  */
 
 struct floor_result {

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from childproof.bench import spawning
+from childproof.bench import crowd, data, felling, imports, latency, many, spawning
 from childproof.bench.model import Scenario
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*spawning.SCENARIOS,)}
+_ALL = (
+    *spawning.SCENARIOS,
+    *many.SCENARIOS,
+    *crowd.SCENARIOS,
+    *data.SCENARIOS,
+    *felling.SCENARIOS,
+    *imports.SCENARIOS,
+    *latency.SCENARIOS,
+)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -172,18 +172,19 @@ def _asyncio(timeout: float | None) -> Callable[[Task], Runner]:
 
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        feed = None if task.input is None else subprocess.PIPE
+        feed = task.input
+        stdin = subprocess.DEVNULL if feed is None else subprocess.PIPE
 
         async def work(meter: Meter) -> Answer:
             with meter:
                 process = await asyncio.create_subprocess_exec(
                     *task.words,
-                    stdin=feed or subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     start_new_session=True,
                 )
-                out, err = await asyncio.wait_for(process.communicate(task.input), timeout)
+                out, err = await asyncio.wait_for(process.communicate(feed), timeout)
             assert process.returncode is not None
             return process.returncode, out, err
 
@@ -199,10 +200,11 @@ def _childproof(**options: Any) -> Callable[[Task], Runner]:
     def make(task: Task) -> Runner:
         command: Any = task.argv[0] if task.shell else list(task.argv)
         arguments: dict[str, Any] = {**options, "text": False} if task.raw else options
+        feed = task.input
 
         def run(meter: Meter) -> Answer:
             with meter:
-                result = childproof.run(command, task.input, **arguments)
+                result = childproof.run(command, feed, **arguments)
             return result.code, _bytes(result.out), _bytes(result.err)
 
         return run

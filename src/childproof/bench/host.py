@@ -138,8 +138,13 @@ class Bench:
         gc.collect()
         with peak:
             values = self._once(name)
-        share = peak.grown_bytes / (self._runners[name][1].output_bytes or 1)
-        return {**values, "peak_bytes": peak.grown_bytes, "peak_share": share}
+        task = self._runners[name][1]
+        return {
+            **values,
+            "peak_bytes": peak.grown_bytes,
+            "peak_share": peak.grown_bytes / (task.output_bytes or 1),
+            "peak_each": peak.grown_bytes / task.count,
+        }
 
 
 def _obey(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:

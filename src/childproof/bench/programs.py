@@ -69,7 +69,60 @@ int main(void)
 }
 """
 
-_SOURCES = {"true": TRUE, "stamp": STAMP, "source": SOURCE, "sink": SINK}
+NAP = r"""
+#include <stdlib.h>
+#include <time.h>
+int main(int argc, char **argv)
+{
+    double seconds = argc > 1 ? atof(argv[1]) : 0;
+    struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&pause, 0);
+    return 0;
+}
+"""
+
+# A tree of argv[1] processes, of which every fourth has a session of its own, as daemons do. Each
+# sleeps for ten minutes at most; the root writes a line when all are there.
+TREE = r"""
+#include <stdlib.h>
+#include <unistd.h>
+static void grow(long count, int ready)
+{
+    for (int i = 0; i < 4 && count > 0; i++) {
+        long share = (count + 3 - i) / (4 - i);
+        count -= share;
+        if (fork() == 0) {
+            if (i == 3)
+                setsid();
+            grow(share - 1, ready);
+            write(ready, "x", 1);
+            close(ready);
+            sleep(600);
+            _exit(0);
+        }
+    }
+}
+int main(int argc, char **argv)
+{
+    long count = argc > 1 ? atol(argv[1]) : 1, seen = 0;
+    int ends[2];
+    char block[4096];
+    if (pipe(ends) < 0)
+        return 1;
+    grow(count - 1, ends[1]);
+    while (seen < count - 1) {
+        ssize_t n = read(ends[0], block, sizeof block);
+        if (n <= 0)
+            return 1;
+        seen += n;
+    }
+    write(1, "ready\n", 6);
+    sleep(600);
+    return 0;
+}
+"""
+
+_SOURCES = {"nap": NAP, "tree": TREE, "true": TRUE, "stamp": STAMP, "source": SOURCE, "sink": SINK}
 
 
 @cache

@@ -40,7 +40,13 @@ def named(*names: str) -> list[Contender]:
 
 def _single(settings: Settings, progress: Progress, task: Task, note: str) -> Result:
     people = STANDARD if settings.size == "short" else contenders.everyone()
-    plan = Plan("contenders", chosen(settings, people, FLOOR), [Level(None, task, {})], settings.rounds_of(400, 200))
+    plan = Plan(
+        "contenders",
+        chosen(settings, people, FLOOR),
+        [Level(None, task, {})],
+        settings.rounds_of(400, 200),
+        slow_share=5,
+    )
     result = take_turns(plan, settings, progress)
     result.notes.append(note)
     return result
@@ -68,6 +74,7 @@ def _burdened(
         chosen(settings, people, OURS),
         [Level(x, Task((path,)), ballast) for x, ballast in levels.items()],
         rounds,
+        slow_share=5,
     )
     result = take_turns(plan, settings, progress)
     result.notes.append(note)

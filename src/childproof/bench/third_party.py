@@ -127,13 +127,14 @@ def _anyio(task: Task) -> Runner:
 
 def _psutil(task: Task) -> Runner:
     psutil = package("psutil")
-    stdin = subprocess.DEVNULL if task.input is None else subprocess.PIPE
+    feed = task.input
+    stdin = subprocess.DEVNULL if feed is None else subprocess.PIPE
 
     def work() -> Answer:
         process = psutil.Popen(
             list(task.words), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
-        out, err = process.communicate(task.input)
+        out, err = process.communicate(feed)
         return process.returncode, out, err
 
     return _timed(work, lambda answer: answer)

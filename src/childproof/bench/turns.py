@@ -20,8 +20,7 @@ from childproof.bench.contenders import Contender
 from childproof.bench.model import BenchError, Progress, Result, Series, Settings, Task, X
 
 WARM_UPS = 3
-SLOW_SECONDS, SLOW_SHARE = 0.01, 5
-"""A contender slower than the first takes part in every so many-th round only."""
+SLOW_SECONDS = 0.01
 
 
 class Level(NamedTuple):
@@ -49,6 +48,7 @@ class Plan:
         levels: the values of the parameter.
         rounds: how many.
         untimed: runs of a contender just before each that is timed.
+        slow_share: whoever takes more than `SLOW_SECONDS` takes part in every so many-th round only.
         fresh: every measurement has a process of its own, whose growth is measured too.
         patience_seconds: for one contender's turn.
 
@@ -59,6 +59,7 @@ class Plan:
     levels: Sequence[Level]
     rounds: int
     untimed: int = 2
+    slow_share: int = 1
     fresh: bool = False
     patience_seconds: float = 60.0
 
@@ -205,7 +206,7 @@ def _in_turns(course: _Course, hosts: _Hosts, order: random.Random) -> Iterator[
             if "missing" in answer:
                 course.drop(entry, answer["missing"])
             elif answer["seconds"] > SLOW_SECONDS:
-                entry.every = min(SLOW_SHARE, plan.rounds)
+                entry.every = min(plan.slow_share, plan.rounds)
     for turn in range(plan.rounds):
         taking_part = [entry for entry in course.entries if turn % entry.every == 0]
         order.shuffle(taking_part)

@@ -1,0 +1,5 @@
+"""The family of one program started from several threads at once."""
+
+from childproof.bench.many import spread as everyone
+
+__all__ = ["everyone"]
