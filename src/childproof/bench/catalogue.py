@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from childproof.bench import crowd, data, felling, imports, latency, many, spawning
+from childproof.bench import crowd, data, felling, hostile, imports, latency, many, spawning
 from childproof.bench.model import Scenario
 
 _ALL = (
@@ -13,5 +13,6 @@ _ALL = (
     *felling.SCENARIOS,
     *imports.SCENARIOS,
     *latency.SCENARIOS,
+    *hostile.SCENARIOS,
 )
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

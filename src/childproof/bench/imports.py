@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 
+from childproof.bench import programs
 from childproof.bench.contenders import Answer, Contender, Runner
 from childproof.bench.meter import Meter
 from childproof.bench.model import Metric, MissingError, Progress, Result, Scenario, Settings, Task
@@ -27,8 +29,14 @@ def _statement(module: str, statement: str) -> Callable[[Task], Runner]:
     program = ASK.format(module=module, statement=statement)
 
     def make(_task: Task) -> Runner:
+        # Compiled files of our own: where Python may not write any, each import would compile anew.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": programs.directory().name}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
         def run(meter: Meter) -> Answer:
-            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
+            )
             if done.returncode:
                 raise MissingError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
             meter.values = {"seconds": float(done.stdout)}

@@ -99,6 +99,7 @@ class Series:
         x: the parameter, or `None` where the scenario has none.
         samples: by metric, by round. Seconds, bytes or counts, as the metric's name says.
         label: a verdict, where the scenario gives one.
+        severity: how bad that is: ``"ok"``, ``"flaw"``, ``"failure"`` or ``"untested"``.
 
     """
 
@@ -106,6 +107,7 @@ class Series:
     x: X = None
     samples: dict[str, dict[int, float]] = field(default_factory=dict)
     label: str | None = None
+    severity: str | None = None
 
     def add(self, turn: int, values: dict[str, float]) -> None:
         """The measurements of one round."""

@@ -126,7 +126,8 @@ _SOURCES = {"nap": NAP, "tree": TREE, "true": TRUE, "stamp": STAMP, "source": SO
 
 
 @cache
-def _directory() -> tempfile.TemporaryDirectory[str]:
+def directory() -> tempfile.TemporaryDirectory[str]:
+    """Of this process, for what must not stay."""
     return tempfile.TemporaryDirectory(prefix="childproof-bench-")  # removed at exit
 
 
@@ -141,7 +142,7 @@ def compiled(name: str) -> str:
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         raise MissingError("no C compiler on this machine")
-    source, target = (Path(_directory().name, name + ending) for ending in (".c", ""))
+    source, target = (Path(directory().name, name + ending) for ending in (".c", ""))
     source.write_text(_SOURCES[name])
     words = [compiler, "-D_GNU_SOURCE", "-O2", "-static", "-o", str(target), str(source)]
     made = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
@@ -162,8 +163,8 @@ def true() -> tuple[str, str]:
 
 def clean() -> None:
     """Remove what was compiled. May be called twice."""
-    if _directory.cache_info().currsize:
-        _directory().cleanup()
-        _directory.cache_clear()
+    if directory.cache_info().currsize:
+        directory().cleanup()
+        directory.cache_clear()
         compiled.cache_clear()
         true.cache_clear()
