@@ -3,7 +3,7 @@
  *
  * It may share the parent's memory while the parent runs on. So what may be
  * called here: the functions of sys.h, of this file and of close_fds.c. What
- * may be written: the block (stage, error, closing, closed, exact, source) and
+ * may be written: the block (stage, slot, error, closing, closed, exact, source) and
  * the stack behind it. Nothing else: no malloc, no libc function, no errno, no
  * signal handler (all signals are blocked until the line before execve).
  */
@@ -82,6 +82,7 @@ static void open_files(struct cp_block *block)
         int kind = block->request.stdio[i];
         if (kind != CP_STDIO_NULL && kind != CP_STDIO_PATH)
             continue;
+        block->slot = i;
         int flags = i == 0 ? O_RDONLY : O_WRONLY;
         if (kind == CP_STDIO_PATH && i != 0)
             flags |= O_CREAT | O_TRUNC;
@@ -173,27 +174,45 @@ static void close_the_rest(struct cp_block *block)
         fail(block, -error);
 }
 
+/* Behind the mask a pending signal may end the process; nothing but execve may
+ * follow. */
+static long exec_now(const struct cp_block *block, const char *path)
+{
+    sys_set_death_signal(0);
+    sys_set_mask(&block->mask);
+    return sys_execve(path, block->argv, block->envp);
+}
+
 /* A script that was just written is busy while a fork in another thread holds
- * its write descriptor: the one errno that is worth waiting for. */
+ * its write descriptor: the one errno that is worth waiting for. As long as that
+ * takes this process is on its way to exec as before: it dies with the parent's
+ * thread, and no signal reaches it. */
 static long try_exec(const struct cp_block *block, const char *path)
 {
-    long r = -ETXTBSY;
-    for (int i = 0; i < ETXTBSY_TRIES && r == -ETXTBSY; i++) {
-        if (i > 0)
-            sys_sleep_ns(5000000);
-        r = sys_execve(path, block->argv, block->envp);
+    long r = exec_now(block, path);
+    for (int i = 1; i < ETXTBSY_TRIES && r == -ETXTBSY; i++) {
+        cp_sigset unblocked;
+        sys_block_signals(&unblocked);
+        die_with_the_spawner(block);
+        sys_sleep_ns(5000000);
+        r = exec_now(block, path);
     }
     return r;
+}
+
+static int is_absence(long error)
+{
+    return error == -ENOENT || error == -ENOTDIR;
 }
 
 /* As CPython searches PATH: every directory is tried, and the first errno
  * that says more than "not here" is the answer. */
 static _Noreturn void exec_first(struct cp_block *block)
 {
-    long error = -ENOENT;
+    long error = 0;
     for (int i = 0; block->candidate[i]; i++) {
         long r = try_exec(block, block->candidate[i]);
-        if (error == -ENOENT && r != -ENOTDIR)
+        if (error == 0 || (is_absence(error) && r != -ENOTDIR))
             error = r;
     }
     fail(block, error);
@@ -229,9 +248,5 @@ int cp_child_main(void *argument)
     block->stage = CP_STAGE_LIMITS;
     set_limits(block, 1);
     block->stage = CP_STAGE_EXEC;
-    sys_set_death_signal(0);
-    /* Behind this line a pending signal may end the process; nothing but
-     * execve may follow. */
-    sys_set_mask(&block->mask);
     exec_first(block);
 }

@@ -147,6 +147,7 @@ struct cp_child {
     int pid;
     int state;
     int stage;
+    int slot;      /* which of 0, 1, 2 a failed CP_STAGE_OPEN was about */
     int error;     /* errno of the failed stage */
     int start;     /* the primitive that was used */
     int closing;   /* the rung that was used; CP_CLOSE_AUTO: none */

@@ -107,6 +107,7 @@ int cp_open_fds(struct cp_child *child, const struct cp_request *request)
             error = cp_open_pipe(child, i, i == 0);
         } else if (request->stdio[i] == CP_STDIO_TEMPFILE) {
             child->stage = CP_STAGE_OPEN;
+            child->slot = i;
             error = open_tempfile(child, i, request->stdio_path[i]);
         }
     }

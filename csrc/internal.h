@@ -17,12 +17,14 @@
 
 /* All that the child reads and writes between clone and exec. The parent
  * fills it before the clone and leaves it alone, but for reading `tid`,
- * `stage`, `error`, `closing`, `closed` and `exact`, until the child has left. */
+ * `stage`, `slot`, `error`, `closing`, `closed` and `exact`, until the child
+ * has left. */
 struct cp_block {
     volatile int tid;     /* zeroed by the kernel when the child leaves */
     volatile int stage;   /* the step that the child is in */
     volatile int error;   /* why it did not come further; 0: nothing has failed */
-    volatile int closing; /* as in cp_child */
+    volatile int slot;    /* as in cp_child, like the next three */
+    volatile int closing;
     volatile int closed;
     volatile int exact;
     int parent;

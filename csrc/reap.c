@@ -45,6 +45,7 @@ int cp_settle(struct cp_child *child, int dead)
     child->closed = block->closed;
     child->exact = block->exact;
     child->error = block->error;
+    child->slot = block->slot;
     child->stage = stage;
     if (child->error)
         settled(child, CP_FAILED);

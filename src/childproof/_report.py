@@ -61,14 +61,12 @@ def _spawn_error(command: Command, number: int, name: str, stage: str, sentence:
     return SpawnError(number, os.strerror(number), name, stage, one_line(Masker(command.secrets)(sentence)))
 
 
-def _path_at(command: Command, stage: str) -> str:
+def _path_at(command: Command, child: Child) -> str:
     """The thing that the failed stage was about."""
-    if stage == "chdir" and command.cwd is not None:
+    if child.stage == "chdir" and command.cwd is not None:
         return f"descriptor {command.cwd}" if isinstance(command.cwd, int) else os.fsdecode(command.cwd)
-    if stage == "open":
-        paths = [s.path for s in (command.stdin, command.stdout, command.stderr) if s.path is not None]
-        if len(paths) == 1:
-            return os.fsdecode(paths[0])
+    if child.stage == "open":
+        return os.fsdecode((command.stdin, command.stdout, command.stderr)[child.slot].path or b"/dev/null")
     return os.fsdecode(command.argv[0])
 
 
@@ -90,7 +88,7 @@ def _interpreter_is_missing(command: Command) -> bool:
 def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
     """Code and error of a child that did not exec."""
     stage, number = child.stage, child.errno
-    name = _path_at(command, stage)
+    name = _path_at(command, child)
     why = os.strerror(number)
     code = OTHER
     if stage == "exec" and number in (ENOENT, ENOTDIR):

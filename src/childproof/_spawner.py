@@ -295,6 +295,11 @@ class Child:
         return STAGES[self._c.stage]
 
     @property
+    def slot(self) -> int:
+        """Which of 0, 1, 2 a failed stage ``open`` was about."""
+        return int(self._c.slot)
+
+    @property
     def errno(self) -> int:
         """The errno of the step that failed."""
         return int(self._c.error)

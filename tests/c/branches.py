@@ -64,7 +64,8 @@ def main(directory: Path, names: Path) -> int:
     known = named(names)
     new = sorted(set(missing) - set(known))
     vain = sorted(set(known) - set(missing))
-    print(f"{taken} of {total} branches taken; {sum(missing.values())} not, on {len(missing)} lines,", len(known), "of them named")
+    where = f"{len(missing)} lines, {len(known)} of them named"
+    print(f"{taken} of {total} branches taken; {sum(missing.values())} not, on {where}")
     for key in new:
         print("not taken:", " | ".join(key), f"({missing[key]})")
     for key in vain:
