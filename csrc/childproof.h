@@ -276,6 +276,11 @@ ssize_t cp_write(int fd, const void *data, size_t size);
 /* One read of a small file, as those of /proc are. The size, or -errno. */
 ssize_t cp_read_proc(const char *path, char *buffer, size_t size);
 
+/* One read of /proc/PID/name for each of the pids, `size` bytes apart. Of each
+ * the size, or -errno. */
+void cp_read_each(const char *name, const int *pids, int count, char *buffer,
+                  int size, int *sizes);
+
 /* One process. 0 or an errno. */
 int cp_read_process(int pid, struct cp_process *found);
 
@@ -288,6 +293,10 @@ int cp_read_processes(struct cp_process *found, int capacity);
  * `use_pidfd`, by its number. 0 or an errno, ESRCH if it is another. */
 int cp_signal_process(const struct cp_identity *expected, int number,
                       int use_pidfd);
+
+/* Signal the process group that it leads, through its pidfd, so that a number
+ * given anew is nobody's danger. 0 or an errno, EINVAL before Linux 6.9. */
+int cp_signal_group_of(const struct cp_identity *expected, int number);
 
 /* The first of `count` processes, `from` that one on, that has not ended;
  * `count` if all have. A zombie has ended if no other thread of it runs. */

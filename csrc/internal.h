@@ -14,6 +14,7 @@
 #include "sys.h"
 
 #define CP_STACK_SIZE 32768
+#define CP_PIDFD_SIGNAL_PROCESS_GROUP 4 /* Linux 6.9 */
 
 /* All that the child reads and writes between clone and exec. The parent
  * fills it before the clone and leaves it alone, but for reading `tid`,

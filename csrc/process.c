@@ -34,6 +34,17 @@ ssize_t cp_read_proc(const char *path, char *buffer, size_t size)
     return read_at(AT_FDCWD, path, buffer, size);
 }
 
+void cp_read_each(const char *name, const int *pids, int count, char *buffer,
+                  int size, int *sizes)
+{
+    for (int at = 0; at < count; at++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/%s", pids[at], name);
+        sizes[at] = (int)cp_read_proc(path, buffer + (size_t)at * (size_t)size,
+                                      (size_t)size);
+    }
+}
+
 /* `count` numbers parted by spaces; how many there were. */
 static int parse_numbers(const char *text, unsigned long long *numbers,
                          int count)
@@ -153,6 +164,19 @@ int cp_signal_process(const struct cp_identity *expected, int number,
     }
     if (pidfd >= 0)
         sys_close((int)pidfd);
+    return error;
+}
+
+int cp_signal_group_of(const struct cp_identity *expected, int number)
+{
+    long pidfd = open_pidfd(expected->pid, 1);
+    int error = ESRCH;
+    if (pidfd < 0)
+        return (int)-pidfd;
+    if (is_same(expected))
+        error = (int)-sys_pidfd_signal((int)pidfd, number,
+                                       CP_PIDFD_SIGNAL_PROCESS_GROUP);
+    sys_close((int)pidfd);
     return error;
 }
 

@@ -8,7 +8,6 @@
 
 #include "internal.h"
 
-#define CP_PIDFD_SIGNAL_PROCESS_GROUP 4 /* Linux 6.9 */
 
 /* Frees the block: the child has left it, or never had it. */
 static void settled(struct cp_child *child, int state)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from childproof._holders import holders
+    from childproof._kill import TreeKilled, kill_tree
     from childproof._leaks import LeakyFd, leaky_fds
     from childproof._start import Child, start
 
@@ -28,9 +29,11 @@ __all__ = [
     "Result",
     "SpawnError",
     "Spawned",
+    "TreeKilled",
     "Usage",
     "__version__",
     "holders",
+    "kill_tree",
     "leaky_fds",
     "run",
     "start",
@@ -39,7 +42,9 @@ __all__ = [
 _LAZY = {
     "Child": "_start",
     "LeakyFd": "_leaks",
+    "TreeKilled": "_kill",
     "holders": "_holders",
+    "kill_tree": "_kill",
     "leaky_fds": "_leaks",
     "start": "_start",
 }

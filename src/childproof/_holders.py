@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from errno import EACCES, ESRCH
 from time import monotonic
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ def pipe_links(fds: dict[str, int]) -> dict[str, str]:
 def ask_names(pids: Iterable[int]) -> Job:
     """Have the command lines read in the background; the job's value is those by pid."""
     wanted = tuple(pids)
-    return janitor.submit(lambda: {pid: _procfs.command_line(pid) for pid in wanted})
+    return janitor.submit(lambda: _procfs.command_lines(wanted))
 
 
 def read_names(pids: Iterable[int]) -> dict[int, str]:
@@ -175,9 +176,9 @@ def descriptors(pid: int) -> list[Descriptor]:
     try:
         entries = sorted(map(int, os.listdir(folder)))
     except FileNotFoundError:
-        raise ProcessLookupError(f"no process has the pid {pid}") from None
+        raise ProcessLookupError(ESRCH, f"{os.strerror(ESRCH)}: no process has the pid {pid}") from None
     except PermissionError:
-        raise PermissionError(f"what pid {pid} has open is not for this user to see") from None
+        raise PermissionError(EACCES, f"{os.strerror(EACCES)}: what pid {pid} has open") from None
     for fd in entries:
         try:
             link, bits = os.readlink(f"{folder}/{fd}"), os.lstat(f"{folder}/{fd}").st_mode

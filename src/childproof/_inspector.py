@@ -6,10 +6,13 @@ With `_spawner` the only module that touches C.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from errno import ENOSYS
 from typing import NamedTuple
 
-from childproof._spawner import has_pidfd  # isort: skip  # says what is wrong where C can't be loaded
+from childproof import _spawner  # isort: skip  # says what is wrong where C can't be loaded
 from childproof._native import ffi, lib
+from childproof._spawner import has_pidfd
 
 _PROCESS_BYTES = ffi.sizeof("struct cp_process")
 
@@ -21,6 +24,22 @@ def read_proc(path: str, limit: int) -> bytes | None:
     data = ffi.new("char[]", limit)
     size = lib.cp_read_proc(path.encode(), data, limit)
     return bytes(ffi.buffer(data, size)) if size >= 0 else None
+
+
+_AT_ONCE = 256
+
+
+def read_each(name: str, pids: list[int], limit: int) -> Iterator[bytes | None]:
+    """One read of ``/proc/PID/NAME`` for each of `pids`, in order; `None` where it can't be had. May
+    block for ever, as `name` may.
+    """
+    for start in range(0, len(pids), _AT_ONCE):
+        some = pids[start : start + _AT_ONCE]
+        data = ffi.new("char[]", limit * len(some))
+        sizes = ffi.new("int[]", len(some))
+        lib.cp_read_each(name.encode(), some, len(some), data, limit, sizes)
+        for at, size in enumerate(sizes):
+            yield bytes(ffi.buffer(data + limit * at, size)) if size >= 0 else None
 
 
 def read_process(pid: int) -> bytes | None:
@@ -44,10 +63,22 @@ def read_processes(expected: int) -> bytes:
         expected *= 2
 
 
-def signal_process(pid: int, start: int, ppid: int, session: int, number: int) -> int:
+Identity = tuple[int, int, int, int]
+"""Start, pid, ppid and session of a process, as it was looked at."""
+
+
+def signal_process(identity: Identity, number: int) -> int:
     """Signal a process, if it still is the one that was looked at. 0, or an errno."""
-    identity = ffi.new("struct cp_identity *", (start, pid, ppid, session))
-    return int(lib.cp_signal_process(identity, number, has_pidfd()))
+    return int(lib.cp_signal_process(ffi.new("struct cp_identity *", identity), number, has_pidfd()))
+
+
+def signal_group_of(identity: Identity, number: int) -> int:
+    """Signal the process group that a process leads, also if it has ended. 0, or an errno; ENOSYS where
+    that can't be done through its pidfd.
+    """
+    if not has_pidfd() or _spawner.settings.disabled & lib.CP_DISABLE_PIDFD_GROUP:
+        return ENOSYS
+    return int(lib.cp_signal_group_of(ffi.new("struct cp_identity *", identity), number))
 
 
 class Roll:
@@ -55,7 +86,7 @@ class Roll:
 
     __slots__ = ("_at", "_identities", "_size")
 
-    def __init__(self, identities: list[tuple[int, int, int, int]]) -> None:
+    def __init__(self, identities: list[Identity]) -> None:
         """`identities`: start, pid, ppid and session of each."""
         self._identities = ffi.new("struct cp_identity[]", identities)
         self._size = len(identities)

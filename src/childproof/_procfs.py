@@ -1,12 +1,13 @@
 """Reading /proc (proc(5)): which processes there are, and what they have open.
 
 `stat` and `fd/` never block. `cmdline` and `environ` take the target's memory lock and may block
-for ever (the ``ps`` that hangs): `command_line` and `has_mark` are for the background thread only.
+for ever (the ``ps`` that hangs): `command_lines` and `has_mark` are for the background thread only.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
@@ -59,6 +60,11 @@ class Process(NamedTuple):
         return self.pid, self.start
 
     @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """What is checked before it is signalled."""
+        return self.start, self.pid, self.ppid, self.session
+
+    @property
     def state(self) -> str:
         """One letter (proc(5))."""
         return chr(self.letter)
@@ -74,6 +80,11 @@ class Process(NamedTuple):
         return self.letter not in _ENDED or self.threads > 1
 
     @property
+    def is_held(self) -> bool:
+        """It runs nothing: stopped, traced, in D state or ended."""
+        return self.letter in _HELD
+
+    @property
     def is_ending(self) -> bool:
         """Its main thread has ended, or was killed and is not held up: not in D state, nor stopped."""
         return self.letter in _ENDED or (self.letter in _GOING_ON and bool(self.exiting or self.kill_pending))
@@ -85,6 +96,7 @@ class Process(NamedTuple):
 
 _LAYOUT = Struct("=3Q9i68s")
 _ENDED = tuple(b"ZX")
+_HELD = tuple(b"TtDZX")
 _GOING_ON = tuple(b"RS")
 
 
@@ -141,10 +153,21 @@ def _read_all(path: str, limit: int) -> bytes:
         return b""
 
 
+def command_lines(pids: Iterable[int]) -> dict[int, str]:
+    """The command lines of those of `pids` that have one, their words parted by spaces. May block for
+    ever.
+    """
+    wanted = list(pids)
+    found = {}
+    for pid, data in zip(wanted, _inspector.read_each("cmdline", wanted, COMMAND_BYTES), strict=True):
+        if data and (line := data.replace(b"\0", b" ").strip()):
+            found[pid] = line.decode("utf-8", "backslashreplace")
+    return found
+
+
 def command_line(pid: int) -> str | None:
-    """The command line of `pid`, its words parted by spaces. May block for ever."""
-    data = _read_all(f"/proc/{pid}/cmdline", COMMAND_BYTES)
-    return data.replace(b"\0", b" ").strip().decode("utf-8", "backslashreplace") or None
+    """The command line of `pid`. May block for ever."""
+    return command_lines((pid,)).get(pid)
 
 
 def has_mark(pid: int, token: bytes) -> bool:

@@ -25,6 +25,9 @@ from childproof._result import ProcessInfo
 NAMES_SECONDS = 0.1
 """How long killing waits for command lines and marks, which may block."""
 
+FREEZING_ROUNDS = 10
+"""How often it is tried to stop all members before they are killed."""
+
 ENDING_SECONDS = 0.1
 """How much longer it waits for those whose end is under way."""
 
@@ -71,14 +74,14 @@ class Root(Protocol):
 
 def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[dict[int, str], set[int]]:
     """In the background: command lines of all, and who of `candidates` has the mark."""
-    commands = {pid: line for pid in (*pids, *candidates) if (line := _procfs.command_line(pid))}
+    commands = _procfs.command_lines((*pids, *candidates))
     marked = {pid for pid in candidates if token is not None and _procfs.has_mark(pid, token)}
     return commands, marked
 
 
 def send(process: Process, number: int) -> int:
     """Signal `process` if it still is that process. 0, or an errno."""
-    return signal_process(process.pid, process.start, process.ppid, process.session, number)
+    return signal_process(process.identity, number)
 
 
 def _ticks() -> int:
@@ -165,6 +168,13 @@ class Tree:
         return int((clock_gettime(CLOCK_BOOTTIME) - ago) * _procfs.TICKS_PER_SECOND) - 1
 
     @property
+    def loses_orphans(self) -> bool:
+        """Whether a process that loses its parent before it was ever seen is not found: neither session
+        nor mark would tell.
+        """
+        return self._evidence.token is None and not self._root.leads_group
+
+    @property
     def pipes(self) -> dict[str, str]:
         """As in `Evidence`."""
         return self._evidence.pipes
@@ -190,7 +200,7 @@ class Tree:
         self._known.update((process.key, process) for process in inside.values())
         self._unknown = {process.key for process in fresh.values() if process.pid not in inside and process.alive}
         alive = [process for process in family.in_order(inside) if process.alive]
-        self._roll = Roll([(process.start, process.pid, process.ppid, process.session) for process in alive])
+        self._roll = Roll([process.identity for process in alive])
         return alive
 
     def _is_pinned(self) -> bool:
@@ -309,10 +319,17 @@ class Killing:
     have ended.
     """
 
-    def __init__(self, tree: Tree, give_up_at: float) -> None:
-        """`give_up_at`: on `time.monotonic`; who is alive then is a survivor. Those whose end is under
-        way are waited for `ENDING_SECONDS` more.
+    def __init__(self, tree: Tree, give_up_at: float, asked: Iterable[Process] = ()) -> None:
+        """Nothing is done yet.
+
+        Args:
+            tree: whom to kill.
+            give_up_at: on `time.monotonic`; who is alive then is a survivor. Those whose end is under
+                way are waited for `ENDING_SECONDS` more.
+            asked: who was sent SIGTERM before; who of them has ended counts as killed.
+
         """
+        self._asked = {process.key: process for process in asked}
         self._tree = tree
         self._give_up_at = give_up_at
         self._end_by: float | None = None
@@ -321,6 +338,7 @@ class Killing:
         self._gap = 0.001
         self._pause = 0.0005
         self._cost = 0.0
+        self._rounds = 0
         self._members: list[Process] = []
         self._asking = False
         self._killed: dict[Key, Process] = {}
@@ -330,10 +348,11 @@ class Killing:
 
     @property
     def killed(self) -> tuple[ProcessInfo, ...]:
-        """Who was sent SIGKILL and is not among the survivors."""
-        if not self._killed:
+        """Who was signalled and is not among the survivors."""
+        ended = self._asked | self._killed
+        if not ended:
             return () if self.survivors else self._struck_blindly
-        return tuple(self._tree.info(process) for key, process in self._killed.items() if key not in self._alive)
+        return tuple(self._tree.info(process) for key, process in ended.items() if key not in self._alive)
 
     def step(self, now: float) -> float | None:
         """Go on; the time of the next step, `None` when it is over."""
@@ -359,8 +378,22 @@ class Killing:
         self._members = self._tree.members()
         self._cost = monotonic() - began
 
+    def _freeze(self) -> bool:
+        """Stop whoever is not yet; whether it must be looked again. Killed at once, a process could have
+        made a child between the look and its end, which nothing ties to the tree any more; the child of
+        a stopped one is found.
+        """
+        if not self._tree.loses_orphans or self._killed or self._rounds >= FREEZING_ROUNDS:
+            return False
+        self._rounds += 1
+        running = [process for process in self._members if not process.is_held]
+        self._tree.signal(running, signal.SIGSTOP)
+        return bool(running)
+
     def _strike(self, now: float) -> float | None:
         """SIGKILL for all that were found, whether or not they had it before."""
+        if now < self._give_up_at and self._freeze():
+            return now + 0.0005 * self._rounds
         new = [p for p in self._tree.signal(self._members, signal.SIGKILL) if p.key not in self._killed]
         for process in new:
             self._killed[process.key] = process
