@@ -38,12 +38,17 @@ int cp_open_pipe(struct cp_child *child, int slot, int mine)
         return (int)-r;
     int near = cp_above_stdio(ends[mine]);
     int far = cp_above_stdio(ends[!mine]);
-    child->fd[slot] = near < 0 ? -1 : near;
-    child->far[slot] = far < 0 ? -1 : far;
-    if (near < 0 || far < 0)
-        return near < 0 ? -near : -far;
-    r = sys_fcntl(near, F_SETFL, O_NONBLOCK | (mine ? O_WRONLY : O_RDONLY));
-    return r < 0 ? (int)-r : 0;
+    r = near < 0 ? near : far;
+    if (r >= 0)
+        r = sys_fcntl(near, F_SETFL, O_NONBLOCK | (mine ? O_WRONLY : O_RDONLY));
+    if (r < 0) { /* here, since the caller may try again */
+        cp_close_fd(&near);
+        cp_close_fd(&far);
+        return (int)-r;
+    }
+    child->fd[slot] = near;
+    child->far[slot] = far;
+    return 0;
 }
 
 /* A name that nobody else has, unlinked at once. -errno, or a descriptor. */
