@@ -110,6 +110,9 @@ static void test_long_directory(void)
     expect(&call, CP_STAGE_OPEN, ENAMETOOLONG);
     strcpy(path + 3900, "x"); /* short enough for O_TMPFILE only */
     expect(&call, CP_STAGE_OPEN, ENOENT);
+    memset(path, '/', sizeof path - 1);
+    strcpy(path + 4085, "x");
+    expect(&call, CP_STAGE_OPEN, ENAMETOOLONG);
 }
 
 /* The soft limit leaves room for 0, 1, 2, … descriptors until it starts. */

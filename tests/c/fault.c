@@ -31,14 +31,14 @@ static const struct {
     long number;
     int error[14];
 } calls[] = {
-    {"open", SYS_openat, {EMFILE, ENFILE, ENOMEM, EACCES, EINTR, EIO}},
+    {"open", SYS_openat, {EMFILE, ENFILE, ENOMEM, EACCES, EINTR, EIO, EOPNOTSUPP, EISDIR}},
     {"pipe2", SYS_pipe2, {EMFILE, ENFILE}},
     {"fcntl", SYS_fcntl, {EMFILE, EINVAL, EPERM}},
     {"mmap", SYS_mmap, {ENOMEM, EAGAIN, EPERM}},
     {"mprotect", SYS_mprotect, {ENOMEM, EACCES}},
     {"munmap", SYS_munmap, {ENOMEM, EINVAL}},
     {"clone", SYS_clone, {EAGAIN, ENOMEM, ENOSYS, EPERM, EINVAL}},
-    {"close", SYS_close, {EIO, EINTR, ENOSPC}},
+    {"close", SYS_close, {EIO, EINTR, ENOSPC, EBADF}},
     {"mkstemp", -1, {EMFILE, EACCES, ENOSPC, EROFS}},
     {"unlink", SYS_unlinkat, {EACCES, EROFS}},
     {"read", SYS_read, {EIO, EINTR, EAGAIN}},
@@ -57,6 +57,7 @@ static const struct {
     {"setpgid", SYS_setpgid, {EPERM, EACCES, EINVAL, ESRCH}},
     {"nanosleep", SYS_nanosleep, {EINTR}},
     {"sigtimedwait", -1, {EAGAIN, EINTR}},
+    {"getppid", SYS_getppid, {ESRCH}}, /* as if another had become the parent */
     {"prctl", SYS_prctl, {EINVAL, EPERM, ENOSYS}},
     {"rt_sigaction", SYS_rt_sigaction, {EINVAL}},
     {"setsid", SYS_setsid, {EPERM}},
@@ -103,6 +104,10 @@ int cpf_decide(int origin, int call)
         __atomic_add_fetch(&plan->hits, 1, __ATOMIC_SEQ_CST);
         return plan->error;
     }
+    for (int i = 0; i < 3; i++)
+        if (plan->without[i].error && plan->without[i].call == call
+            && plan->without[i].origin == origin)
+            return plan->without[i].error;
     if (plan->close_error && origin != CPF_CHILD && calls[call].number == SYS_close)
         return plan->close_error;
     return 0;
@@ -141,9 +146,31 @@ static int steal(long type, long id)
     return info.si_pid != 0;
 }
 
+/* A fork has counters of its own, and would lose them. */
+static int is_copy;
+
+void cpf_keep_counters(void)
+{
+#ifdef CPF_GCOV
+    extern void __gcov_dump(void);
+    __gcov_dump();
+#endif
+}
+
+static void start_copy(void)
+{
+    is_copy = 1;
+#ifdef CPF_GCOV
+    extern void __gcov_reset(void);
+    __gcov_reset(); /* the parent has them too */
+#endif
+}
+
 long cpf_raw(long n, long a, long b, long c, long d, long e)
 {
     struct cpf_plan *plan = cpf_plan;
+    if (is_copy && (n == SYS_execve || n == SYS_exit_group))
+        cpf_keep_counters();
     if (!plan->armed)
         return cp_raw(n, a, b, c, d, e);
     int origin = cp_raw(SYS_getpid, 0, 0, 0, 0, 0) == plan->pid ? CPF_PARENT : CPF_CHILD;
@@ -181,5 +208,8 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e)
     }
     if (n == SYS_clone && cpf_plan->armed && cpf_plan->without_pidfd_flag)
         a &= ~(long)CLONE_PIDFD;
-    return syscall(n, a, b, c, d, e);
+    long result = syscall(n, a, b, c, d, e);
+    if (n == SYS_clone && result == 0)
+        start_copy();
+    return result;
 }

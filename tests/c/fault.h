@@ -42,6 +42,8 @@ struct cpf_plan {
     int times;       /* how many fail */
     int error;       /* with what */
     int close_error; /* with it every close of parent and Python fails, having closed */
+    /* What always fails, as if this machine had it not: up to three; call -1: none. */
+    struct { int origin, call, error; } without[3];
     int without_pidfd_flag; /* as before Linux 5.2: CLONE_PIDFD is ignored */
     unsigned long nofile;   /* what getrlimit says of RLIMIT_NOFILE, unless 0 */
     int hits;
@@ -56,6 +58,9 @@ int cpf_errno(int call, int index);
 
 /* The errno with which this call must fail, or 0. Writes nothing but the plan. */
 int cpf_decide(int origin, int call);
+
+/* Before a process that was forked ends or execs: keep gcov's counters. */
+void cpf_keep_counters(void);
 
 /* Set while a libc call of csrc's runs, which is not Python's then. */
 extern __thread int cpf_inside;

@@ -18,6 +18,9 @@ struct scenario {
     const char *name;
     struct call call;
     const char *input;
+    int killed;      /* it is ended by a signal */
+    int holes;       /* the host has 0 and 1 closed */
+    struct cpf_plan conditions;
     struct ending good;
 };
 
@@ -29,6 +32,9 @@ static int is_honest(const struct scenario *scenario, const struct ending *endin
     const struct ending *good = &scenario->good;
     if (error == ENOTDIR && ending->stage == CP_STAGE_EXEC)
         error = ENOENT; /* of a directory in PATH it says the same */
+    if (ending->state == CP_DIED) /* as if the parent had: it ends itself */
+        return cpf_plan->call == cpf_call("getppid")
+               && (ending->stage == CP_STAGE_FORK || ending->stage == CP_STAGE_IDS);
     if (ending->state == CP_FAILED)
         return ending->stage > CP_STAGE_NONE
                && (ending->error == error || (good->state == CP_FAILED && ending->error == good->error));
@@ -50,6 +56,23 @@ static void clear_up(const struct ending *ending)
     }
 }
 
+static void run_once(const struct scenario *scenario, struct ending *ending)
+{
+    int saved[2] = {-1, -1};
+    for (int i = 0; i < 2 && scenario->holes; i++) {
+        saved[i] = fcntl(i, F_DUPFD_CLOEXEC, 10);
+        close(i);
+    }
+    if (scenario->killed)
+        drive_killed(&scenario->call, ending);
+    else
+        drive(&scenario->call, scenario->input, ending);
+    for (int i = 0; i < 2 && scenario->holes; i++) {
+        dup2(saved[i], i);
+        close(saved[i]);
+    }
+}
+
 /* Whether the fault was reached. */
 static int try_point(struct scenario *scenario, const struct cpf_plan *wanted)
 {
@@ -57,9 +80,11 @@ static int try_point(struct scenario *scenario, const struct cpf_plan *wanted)
     struct invariants before;
     look(&before);
     *cpf_plan = *wanted;
+    memcpy(cpf_plan->without, scenario->conditions.without, sizeof cpf_plan->without);
+    cpf_plan->nofile = scenario->conditions.nofile;
     cpf_plan->pid = getpid();
     cpf_plan->armed = 1;
-    drive(&scenario->call, scenario->input, &ending);
+    run_once(scenario, &ending);
     cpf_plan->armed = 0;
     int reached = wanted->call >= 0 && wanted->origin >= 0
                   && cpf_plan->counts[wanted->origin][wanted->call] >= wanted->nth;
@@ -85,9 +110,11 @@ static int try_errno(struct scenario *scenario, struct cpf_plan plan)
     return points;
 }
 
-/* With neither waitid nor a pidfd nobody can tell an end without reaping. */
+/* With neither waitid nor a pidfd (or a poll that works) nobody can tell an end without reaping. */
 static int is_unsolved(const struct scenario *scenario, int origin, int call, int index)
 {
+    if (origin == CPF_PARENT && call == cpf_call("poll"))
+        return 1;
     return origin == CPF_PARENT && call == cpf_call("waitid") && cpf_errno(call, index) != ECHILD
            && (scenario->call.request.disabled & CP_DISABLE_PIDFD);
 }
@@ -115,7 +142,7 @@ static void try_scenario(struct scenario *scenario)
     int points = 0;
     struct cpf_plan counting = {.origin = -1};
     snprintf(trying, sizeof trying, "%s: none", scenario->name);
-    drive(&scenario->call, scenario->input, &scenario->good);
+    run_once(scenario, &scenario->good);
     try_point(scenario, &counting);
     struct cpf_plan seen = *cpf_plan;
     for (int origin = CPF_PARENT; origin <= CPF_CHILD; origin++)
@@ -133,6 +160,7 @@ static void add_ways(struct scenario *scenario)
     static const struct { int start, closing, disabled; } ways[] = {
         {CP_START_AUTO, CP_CLOSE_AUTO, 0},
         {CP_START_VFORK, CP_CLOSE_PROC, 0},
+        {CP_START_CLONE, CP_CLOSE_RLIMIT, CP_DISABLE_PIDFD_INFO},
         {CP_START_FORK, CP_CLOSE_RANGE, CP_DISABLE_PIDFD},
     };
     const char *base = scenario->name;
@@ -169,49 +197,158 @@ static void test_old_kernels(void)
     }
 }
 
-void test_faults(void)
+static void condition(struct scenario *scenario, int index, int origin, const char *name, int error)
+{
+    scenario->conditions.without[index].origin = origin;
+    scenario->conditions.without[index].call = cpf_call(name);
+    scenario->conditions.without[index].error = error;
+}
+
+static void begin_scenario(struct scenario *scenario, const char *name, const char *word, const char *second)
+{
+    memset(scenario, 0, sizeof *scenario);
+    scenario->name = name;
+    call_probe(&scenario->call, word, second);
+    scenario->conditions.nofile = 20; /* a loop over a million would be a million points */
+}
+
+static void test_common(void)
 {
     struct scenario scenario;
-    memset(&scenario, 0, sizeof scenario);
-    scenario.name = "what the child has";
-    call_probe(&scenario.call, "state", NULL);
+    const char *none[] = {NULL};
+    begin_scenario(&scenario, "what the child has", "state", NULL);
     scenario.call.request.cwd = "/usr";
     add_ways(&scenario);
-
-    static const struct cp_limit limits[] = {{RLIMIT_CORE, 4096, 8192}, {RLIMIT_NOFILE, 700, 900}};
-    static const unsigned groups[] = {1001};
-    static int passed[1];
-    scenario.name = "with every attribute";
-    scenario.call.request.cwd = NULL;
-    scenario.call.request.flags |= CP_SET_UMASK | CP_SET_NICE | CP_SET_CWD_FD | CP_SET_UID | CP_SET_GID
-                                   | CP_SET_GROUPS | (CP_PORTABLE ? 0 : CP_NO_NEW_PRIVS);
-    scenario.call.request.nice = 1;
-    scenario.call.request.umask = 027;
-    scenario.call.request.uid = scenario.call.request.gid = 65534;
-    scenario.call.request.groups = groups;
-    scenario.call.request.groups_count = 1;
-    scenario.call.request.limits = limits;
-    scenario.call.request.limits_count = 2;
-    scenario.call.request.pass_fds = passed;
-    scenario.call.request.pass_fds_count = 1;
-    scenario.call.request.cwd_fd = passed[0] = open("/usr", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (geteuid() == 0)
-        try_scenario(&scenario);
-    close(passed[0]);
-
-    scenario.name = "input, a file";
-    call_probe(&scenario.call, "copy", NULL);
+    begin_scenario(&scenario, "input, a file", "copy", NULL);
     scenario.call.request.stdio[0] = CP_STDIO_PIPE;
     scenario.call.request.stdio[2] = CP_STDIO_TEMPFILE;
     scenario.call.request.stdio_path[2] = "/tmp";
     scenario.input = "some input";
     add_ways(&scenario);
-
-    scenario.name = "no such program";
-    scenario.input = NULL;
-    const char *none[] = {NULL};
+    begin_scenario(&scenario, "killed", "sleep", "600");
+    scenario.killed = 1;
+    add_ways(&scenario);
+    begin_scenario(&scenario, "no such program", "", NULL);
     call_program(&scenario.call, "/nonexistent", none);
     add_ways(&scenario);
+}
+
+static void test_attributes_failing(void)
+{
+    static const struct cp_limit limits[] = {{RLIMIT_CORE, 4096, 8192}, {RLIMIT_NOFILE, 700, 900}};
+    static const unsigned groups[] = {1001};
+    struct scenario scenario;
+    int passed = open("/usr", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    begin_scenario(&scenario, "with every attribute", "state", NULL);
+    struct cp_request *request = &scenario.call.request;
+    request->flags |= CP_SET_UMASK | CP_SET_NICE | CP_SET_CWD_FD | CP_NO_NEW_PRIVS;
+    request->nice = 1;
+    request->umask = 027;
+    request->limits = limits;
+    request->limits_count = 2;
+    request->pass_fds = &passed;
+    request->pass_fds_count = 1;
+    request->cwd_fd = passed;
+    add_ways(&scenario);
+    scenario.name = "with other ids";
+    request->flags |= CP_SET_UID | CP_SET_GID | CP_SET_GROUPS;
+    request->uid = request->gid = 65534;
+    request->groups = groups;
+    request->groups_count = 1;
+    request->disabled = 0;
+    if (geteuid() == 0)
+        try_scenario(&scenario);
+    close(passed);
+}
+
+static void test_conditions(void)
+{
+    static char large[400000];
+    struct scenario scenario;
+    begin_scenario(&scenario, "a large environment", "exit", "0");
+    memset(large, 'x', sizeof large - 1);
+    large[1] = '=';
+    for (size_t i = 100000; i < sizeof large - 1; i += 100000) { /* one may have 128 KiB */
+        large[i] = '\0';
+        large[i + 2] = '=';
+    }
+    scenario.call.request.env = large;
+    scenario.call.request.env_size = sizeof large;
+    scenario.call.request.envc = 4;
+    try_scenario(&scenario);
+
+    begin_scenario(&scenario, "0 and 1 closed", "state", NULL);
+    scenario.holes = 1;
+    add_ways(&scenario);
+
+    begin_scenario(&scenario, "no O_TMPFILE", "exit", "0");
+    scenario.call.request.stdio[1] = CP_STDIO_TEMPFILE;
+    scenario.call.request.stdio_path[1] = "/tmp";
+    condition(&scenario, 0, CPF_PARENT, "open", EOPNOTSUPP);
+    try_scenario(&scenario);
+
+    begin_scenario(&scenario, "no close_range", "state", NULL);
+    condition(&scenario, 0, CPF_PARENT, "close_range", ENOSYS);
+    condition(&scenario, 1, CPF_CHILD, "close_range", ENOSYS);
+    try_scenario(&scenario);
+    begin_scenario(&scenario, "close_range refused in the child only", "state", NULL);
+    condition(&scenario, 0, CPF_CHILD, "close_range", EPERM);
+    try_scenario(&scenario);
+
+    begin_scenario(&scenario, "no waitid", "exit", "0");
+    condition(&scenario, 0, CPF_PARENT, "waitid", EPERM);
+    try_scenario(&scenario);
+}
+
+/* 1 G and infinity as the limit, and one below what is open. */
+static void test_bounds(void)
+{
+    static const unsigned long limits[] = {1, 1UL << 30, ~0UL};
+    struct scenario scenario;
+    int high = fcntl(0, F_DUPFD, 700);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct cpf_plan counting = {.origin = -1};
+        begin_scenario(&scenario, "bounds", "state", NULL);
+        scenario.call.request.closing = CP_CLOSE_RLIMIT;
+        scenario.conditions.nofile = limits[i];
+        snprintf(trying, sizeof trying, "a limit of %lu", limits[i]);
+        run_once(&scenario, &scenario.good);
+        try_point(&scenario, &counting);
+        CHECK(has_stdio_only(&scenario.good), "%s", scenario.good.out);
+    }
+    close(high);
+}
+
+/* Another took the status, and the kernel is asked in vain. */
+static void test_asking(void)
+{
+    static const int errors[] = {ESRCH, ENOTTY, EPERM};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        struct cpf_plan plan = {.origin = CPF_PARENT, .call = cpf_call("ioctl"), .nth = 1,
+                                .times = FOR_EVER, .error = errors[i], .pid = getpid(), .armed = 1};
+        struct cp_child child;
+        struct call call;
+        snprintf(trying, sizeof trying, "asking for a status: errno %d", errors[i]);
+        call_probe(&call, "exit", "3");
+        memset(&child, 0, sizeof child);
+        cp_child_init(&child);
+        CHECK(cp_spawn(&child, &call.request) == 0, "errno %d", child.error);
+        waitpid(child.pid, NULL, 0);
+        *cpf_plan = plan;
+        cp_settle(&child, 1);
+        CHECK(cp_reap(&child) == 1 && !child.status_known, "it knows %d", child.status);
+        cpf_plan->armed = 0;
+        cp_child_release(&child);
+    }
+}
+
+void test_faults(void)
+{
+    test_common();
+    test_attributes_failing();
+    test_conditions();
+    test_bounds();
+    test_asking();
     test_old_kernels();
 }
 #endif

@@ -14,11 +14,7 @@
 
 #include "harness.h"
 
-#ifdef CHILDPROOF_FAULTS
-#define PATIENCE_MS 3000 /* thousands of points */
-#else
 #define PATIENCE_MS 30000
-#endif
 
 int checks, failures;
 char trying[256];
@@ -61,6 +57,15 @@ void check(int good, const char *file, int line, const char *text,
     vfprintf(stderr, format, list);
     va_end(list);
     fputc('\n', stderr);
+}
+
+void leave_fork(int status)
+{
+#ifdef CHILDPROOF_FAULTS
+    extern void cpf_keep_counters(void);
+    cpf_keep_counters();
+#endif
+    _exit(status);
 }
 
 /* ---- a request ---- */
@@ -183,6 +188,43 @@ static void pump(struct cp_child *child, const char *input, struct ending *endin
             break;
 }
 
+static void note(const struct cp_child *child, struct ending *ending)
+{
+    ending->state = child->state;
+    ending->stage = child->stage;
+    ending->error = child->error;
+    ending->start = child->start;
+    ending->closing = child->closing;
+    ending->status_known = child->status_known;
+    ending->exited = child->exited;
+    ending->status = child->status;
+}
+
+void drive_killed(const struct call *call, struct ending *ending)
+{
+    struct cp_child child;
+    memset(&child, 0, sizeof child);
+    memset(ending, 0, sizeof *ending);
+    cp_child_init(&child);
+    ending->spawned = cp_spawn(&child, &call->request) == 0;
+    ending->pid = child.pid;
+    if (ending->spawned) {
+        cp_await_exec(&child, 20);
+        await_exec(&child);
+        int group = cp_signal_group(&child, SIGKILL);
+        ending->signal_error = cp_signal(&child, SIGKILL);
+        if (ending->signal_error && group) {
+            kill(child.pid, SIGKILL);
+            await_end(&child);
+        }
+        CHECK(await_end(&child), "the child does not end");
+        cp_settle(&child, 1);
+        ending->reaped = cp_reap(&child);
+    }
+    note(&child, ending);
+    cp_child_release(&child);
+}
+
 void drive(const struct call *call, const char *input, struct ending *ending)
 {
     struct cp_child child;
@@ -198,14 +240,7 @@ void drive(const struct call *call, const char *input, struct ending *ending)
         cp_settle(&child, 1);
         ending->reaped = cp_reap(&child);
     }
-    ending->state = child.state;
-    ending->stage = child.stage;
-    ending->error = child.error;
-    ending->start = child.start;
-    ending->closing = child.closing;
-    ending->status_known = child.status_known;
-    ending->exited = child.exited;
-    ending->status = child.status;
+    note(&child, ending);
     cp_child_release(&child);
 }
 
@@ -295,7 +330,7 @@ static const struct {
 } parts[] = {
     {"starts", test_starts},   {"attributes", test_attributes}, {"failures", test_failures},
     {"signals", test_signals}, {"waiting", test_waiting},       {"others", test_others},
-    {"faults", test_faults},
+    {"namespaces", test_namespaces}, {"faults", test_faults},
 };
 
 static int wanted(int argc, char **argv, const char *name)

@@ -43,6 +43,10 @@ void call_program(struct call *call, const char *program, const char *const *wor
 /* The probe with one or two words. */
 void call_probe(struct call *call, const char *word, const char *second);
 
+/* ---- where an end must be noted (gcov) ---- */
+
+void leave_fork(int status) __attribute__((noreturn));
+
 /* ---- what became of it ---- */
 
 struct ending {
@@ -51,6 +55,7 @@ struct ending {
     int start, closing;
     int pid, had_pidfd;
     int reaped;
+    int signal_error;
     int write_error; /* why the input was not written to its end */
     int status_known, exited, status;
     char out[16384];
@@ -59,6 +64,8 @@ struct ending {
 
 /* Spawn, feed `input`, read, wait, reap, release. */
 void drive(const struct call *call, const char *input, struct ending *ending);
+/* Spawn, kill by group and by child, reap, release. */
+void drive_killed(const struct call *call, struct ending *ending);
 /* Wait until the exec has been seen, or the child's end. */
 void await_exec(struct cp_child *child);
 /* Wait until it has ended; 0 if it did not. */
@@ -100,6 +107,7 @@ void test_failures(void);
 void test_signals(void);
 void test_waiting(void);
 void test_others(void);
+void test_namespaces(void);
 void test_faults(void);
 
 #endif

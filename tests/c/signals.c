@@ -135,8 +135,24 @@ static void test_pending(int start)
     sigaction(SIGUSR1, &saved, NULL);
 }
 
+/* With CP_KEEP_SIGNALS the three stay ignored too. */
+static void test_kept(void)
+{
+    struct call call;
+    struct ending ending;
+    snprintf(trying, sizeof trying, "ignored signals kept");
+    call_probe(&call, "state", NULL);
+    call.request.flags |= CP_KEEP_SIGNALS;
+    void (*pipe_before)(int) = signal(SIGPIPE, SIG_IGN), (*user_before)(int) = signal(SIGUSR2, count);
+    drive(&call, NULL, &ending);
+    signal(SIGPIPE, pipe_before);
+    signal(SIGUSR2, user_before);
+    CHECK((uint64_t)said(&ending, "ignored") & BIT(SIGPIPE), "ignored %llx", said(&ending, "ignored"));
+}
+
 void test_signals(void)
 {
+    test_kept();
     for (const struct way *start = starts; start->name; start++) {
         if (!may_start(start->value))
             continue;

@@ -163,6 +163,8 @@ static void test_holes(int start)
         close(i);
     call_probe(&call, "state", NULL);
     call.request.start = start;
+    drive(&call, NULL, &ending);
+    CHECK(has_stdio_only(&ending), "the child has\n%s", ending.out);
     call.request.stdio[0] = call.request.stdio[2] = CP_STDIO_INHERIT;
     drive(&call, NULL, &ending);
     for (int i = 0; i < 3; i++) {

@@ -209,14 +209,44 @@ static void test_fork(void)
         int good = copy_is_harmless(&first) && copy_is_harmless(&second);
         cp_child_release(&first);
         cp_child_release(&second);
-        _exit(good ? 0 : 1);
+        struct call call;
+        struct ending ending;
+        call_probe(&call, "exit", "4"); /* it has children of its own, on blocks of its own */
+        drive(&call, NULL, &ending);
+        leave_fork(good && ending.exited && ending.status == 4 ? 0 : 1);
     }
     CHECK(waitpid(pid, &status, 0) == pid && status == 0, "status %x", (unsigned)status);
     CHECK(cp_ended(&first) == 0 && first.fd[CP_STDOUT] >= 0, "the copy took it");
     cp_signal(&first, SIGKILL);
     cp_signal(&second, SIGKILL);
+    finish(&first); /* the older, while the younger is known */
     finish(&second);
-    finish(&first);
+}
+
+/* ---- waiting for the exec ---- */
+
+static void test_await(int start)
+{
+    struct call call;
+    struct cp_child child;
+    char path[] = "/tmp/harness-fifo-XXXXXX";
+    snprintf(trying, sizeof trying, "waiting for the exec, start %d", start);
+    CHECK(mkdtemp(path) != NULL && rmdir(path) == 0 && mkfifo(path, 0600) == 0, "no FIFO");
+    call_probe(&call, "exit", "0");
+    call.request.start = start;
+    call.request.stdio[0] = CP_STDIO_PATH;
+    call.request.stdio_path[0] = path;
+    memset(&child, 0, sizeof child);
+    cp_child_init(&child);
+    CHECK(cp_spawn(&child, &call.request) == 0, "stage %d, errno %d", child.stage, child.error);
+    CHECK(cp_await_exec(&child, 0) == CP_SPAWNING, "state %d", child.state);
+    CHECK(cp_await_exec(&child, 30) == CP_SPAWNING, "state %d", child.state);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    CHECK(cp_await_exec(&child, -1) == CP_STARTED, "state %d", child.state);
+    CHECK(cp_await_exec(&child, -1) == CP_STARTED, "state %d", child.state);
+    close(fd);
+    finish(&child);
+    unlink(path);
 }
 
 void test_waiting(void)
@@ -232,6 +262,9 @@ void test_waiting(void)
     for (const struct way *start = starts; start->name; start++)
         if (may_start(start->value) && !(suspended_only && start->value == CP_START_VFORK))
             test_stuck(start->value);
+    for (const struct way *start = starts; start->name; start++)
+        if (may_start(start->value) && start->value != CP_START_VFORK)
+            test_await(start->value);
     test_given_up();
     test_fork();
 }
