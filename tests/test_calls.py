@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import errno
 import os
 import re
 import socket
@@ -316,6 +317,27 @@ def test_an_empty_directory_in_path_is_the_current_one(tmp_path: Path, path: str
     """The current one is the child's, as for a shell."""
     (tmp_path / "here").symlink_to("/bin/pwd")
     assert childproof.run(["here", "-P"], cwd=tmp_path, env={"PATH": path}).out == str(tmp_path)
+
+
+def test_what_is_no_directory_on_the_way_is_said(tmp_path: Path) -> None:
+    """A path through a file fails with ENOTDIR; in a search that is like "not here"."""
+    (tmp_path / "file").touch()
+    result = childproof.run([tmp_path / "file" / "program"])
+    assert (result.code, result.error and result.error.errno) == (127, errno.ENOTDIR)
+    for path in (f"{tmp_path}/file:/nowhere", f"/nowhere:{tmp_path}/file"):
+        result = childproof.run(["program"], env={"PATH": path})
+        assert (result.code, result.error and result.error.errno) == (127, errno.ENOENT)
+
+
+@pytest.mark.parametrize("slot", ["stdin", "stdout", "stderr"])
+def test_a_failed_open_names_its_path(slot: str, tmp_path: Path) -> None:
+    """Also where there are several."""
+    paths = {name: tmp_path / name for name in ("stdin", "stdout", "stderr")}
+    paths["stdin"].touch()
+    paths[slot] = tmp_path / "missing" / slot
+    result = childproof.run(["true"], **paths)
+    assert result.error is not None
+    assert (result.error.stage, result.error.filename) == ("open", str(paths[slot]))
 
 
 # ---- the audit event ----

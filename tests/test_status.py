@@ -125,7 +125,9 @@ def test_a_child_that_dies_with_its_spawning_thread_is_started_again_once(kills:
     assert result.pid not in killed[:1]
 
 
-@pytest.mark.parametrize("fault", ["clone:error=EAGAIN", "clone:error=ENOMEM", "mmap:error=ENOMEM:when=1"])
+@pytest.mark.parametrize(
+    "fault", ["clone,clone3:error=EAGAIN", "clone,clone3:error=ENOMEM", "mmap:error=ENOMEM:when=1"]
+)
 def test_no_process_can_be_had(fault: str) -> None:
     """EAGAIN and ENOMEM are reported at once, with stage and reason, and nothing leaks."""
     answer = inject(
