@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import math
-import errno
 import os
 import re
 import socket
@@ -332,7 +332,7 @@ def test_what_is_no_directory_on_the_way_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slot", ["stdin", "stdout", "stderr"])
 def test_a_failed_open_names_its_path(slot: str, tmp_path: Path) -> None:
     """Also where there are several."""
-    paths = {name: tmp_path / name for name in ("stdin", "stdout", "stderr")}
+    paths: dict[str, Any] = {name: tmp_path / name for name in ("stdin", "stdout", "stderr")}
     paths["stdin"].touch()
     paths[slot] = tmp_path / "missing" / slot
     result = childproof.run(["true"], **paths)
