@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from childproof._kill import TreeKilled, kill_tree
     from childproof._leaks import LeakyFd, leaky_fds
     from childproof._start import Child, start
+    from childproof._stream import Stream, stream
 
 __all__ = [
     "Child",
@@ -29,6 +30,7 @@ __all__ = [
     "Result",
     "SpawnError",
     "Spawned",
+    "Stream",
     "TreeKilled",
     "Usage",
     "__version__",
@@ -37,16 +39,19 @@ __all__ = [
     "leaky_fds",
     "run",
     "start",
+    "stream",
 ]
 
 _LAZY = {
     "Child": "_start",
     "LeakyFd": "_leaks",
+    "Stream": "_stream",
     "TreeKilled": "_kill",
     "holders": "_holders",
     "kill_tree": "_kill",
     "leaky_fds": "_leaks",
     "start": "_start",
+    "stream": "_stream",
 }
 """Where what `run` does not need is imported from when it is first asked for."""
 

@@ -240,8 +240,7 @@ class Child(Generic[Text]):
             return
         if not self._is_over():
             warnings.warn(f"unclosed {self!r}: its tree is killed", ResourceWarning, stacklevel=2, source=self)
-        with suppress(Exception):  # there is nobody to tell
-            self.close()
+        self.abandon()
 
     def __repr__(self) -> str:
         code = self._code() if not self._broken else self._broken
@@ -301,6 +300,16 @@ class Child(Generic[Text]):
                     self._complain()
                     return None
             self._drive(inf, lambda: lines.waiting)
+
+    @property
+    def finished(self) -> Result[Text] | None:
+        """The Result, if the command is over."""
+        return self._exchange.result
+
+    def abandon(self) -> None:
+        """`close`, for finalizers."""
+        with suppress(Exception):  # there is nobody to tell
+            self.close()
 
     def attend(self, now: float) -> float:
         """See `Watched`: at the deadline the tree is killed though nobody waits."""
