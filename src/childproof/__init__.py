@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from childproof._holders import holders
     from childproof._kill import TreeKilled, kill_tree
     from childproof._leaks import LeakyFd, leaky_fds
+    from childproof._pipeline import PipelineResult, pipeline
     from childproof._start import Child, start
     from childproof._stream import Stream, stream
+    from childproof._tee import Tee, tee
 
 __all__ = [
     "Child",
@@ -26,32 +28,40 @@ __all__ = [
     "Holder",
     "LeakyFd",
     "Outcome",
+    "PipelineResult",
     "ProcessInfo",
     "Result",
     "SpawnError",
     "Spawned",
     "Stream",
+    "Tee",
     "TreeKilled",
     "Usage",
     "__version__",
     "holders",
     "kill_tree",
     "leaky_fds",
+    "pipeline",
     "run",
     "start",
     "stream",
+    "tee",
 ]
 
 _LAZY = {
     "Child": "_start",
     "LeakyFd": "_leaks",
+    "PipelineResult": "_pipeline",
     "Stream": "_stream",
+    "Tee": "_tee",
     "TreeKilled": "_kill",
     "holders": "_holders",
     "kill_tree": "_kill",
     "leaky_fds": "_leaks",
+    "pipeline": "_pipeline",
     "start": "_start",
     "stream": "_stream",
+    "tee": "_tee",
 }
 """Where what `run` does not need is imported from when it is first asked for."""
 

@@ -72,6 +72,8 @@ _STDIO = {
     "path": lib.CP_STDIO_PATH,
     "tempfile": lib.CP_STDIO_TEMPFILE,
     "stdout": lib.CP_STDIO_STDOUT,
+    "link": lib.CP_STDIO_PIPE,
+    "linked": lib.CP_STDIO_FD,
 }
 
 

@@ -17,7 +17,8 @@ class Stdio(NamedTuple):
     """What one of the child's descriptors 0, 1, 2 is to be.
 
     Attributes:
-        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``.
+        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``; ``link``
+            for a pipe from this command to another, ``linked`` at its other end.
         fd: the host's descriptor, for ``fd``.
         path: the path for ``path``, the directory for ``tempfile``.
         owner: the object that keeps `fd` open.
@@ -34,6 +35,12 @@ INHERIT = Stdio("inherit")
 NULL = Stdio("null")
 PIPE = Stdio("pipe")
 STDOUT = Stdio("stdout")
+LINK_OUT = Stdio("link")
+
+
+def link_in(fd: int) -> Stdio:
+    """For a command that reads from `fd`, which is the end of another's link."""
+    return Stdio("linked", fd)
 
 
 class Feed(NamedTuple):

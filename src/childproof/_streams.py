@@ -77,7 +77,9 @@ class Streams:
 
     @property
     def can_restart(self) -> bool:
-        """Whether the same input can be fed to another child."""
+        """Whether another child could have the same input, and its output go the same way."""
+        if self._command.stdout.kind == "link" or self._command.stdin.kind == "linked":
+            return False
         return self._feeder is None or self._feeder.can_restart
 
     def ready(self, fd: int) -> bool:
