@@ -7,6 +7,8 @@
  * the stack behind it. Nothing else: no malloc, no libc function, no errno, no
  * signal handler (all signals are blocked until the line before execve).
  */
+#include <sys/wait.h>
+
 #include "internal.h"
 
 #define ETXTBSY_TRIES 400 /* of 5 ms, so 2 s in all */
@@ -60,6 +62,40 @@ static void reset_signals(struct cp_block *block)
     }
 }
 
+/* The child of a service: it holds no descriptor and does nothing, so that the
+ * service's number stays the service's until the parent lets go of it. Its copy
+ * of the report pipe, too, would hide the exec. */
+static _Noreturn void stand_by(struct cp_block *block, int service)
+{
+    struct cp_block mine = *block; /* the service closes by the one that is shared */
+    siginfo_t info;
+    block->service = service;
+    mine.keep_count = 0;
+    if (cp_close_fds(&mine) != 0) /* then the service can't either, and says so */
+        sys_close(block->report);
+    long r;
+    do
+        r = sys_wait_for_end(service, &info);
+    while (r == -EINTR);
+    check(block, r);
+    sys_exit(info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status);
+}
+
+/* What is behind this line is done by the service. Not before the signals are
+ * reset: where SIGCHLD is ignored nobody stays a zombie. */
+static void detach(struct cp_block *block)
+{
+    if (!(block->request.flags & CP_DETACH))
+        return;
+    block->stage = CP_STAGE_FORK;
+    block->parent = (int)sys_getpid();
+    long pid = sys_fork();
+    check(block, pid);
+    if (pid > 0)
+        stand_by(block, (int)pid);
+    die_with_the_spawner(block);
+}
+
 /* 0, 1 and 2 are the targets: a source among them could be overwritten, and a
  * hole of the host's could be filled. */
 static int above_stdio(struct cp_block *block, int fd, int owned)
@@ -80,12 +116,14 @@ static void open_files(struct cp_block *block)
     static const char null[] = "/dev/null";
     for (int i = 0; i < 3; i++) {
         int kind = block->request.stdio[i];
-        if (kind != CP_STDIO_NULL && kind != CP_STDIO_PATH)
+        if (kind != CP_STDIO_NULL && kind != CP_STDIO_PATH && kind != CP_STDIO_APPEND)
             continue;
         block->slot = i;
         int flags = i == 0 ? O_RDONLY : O_WRONLY;
         if (kind == CP_STDIO_PATH && i != 0)
             flags |= O_CREAT | O_TRUNC;
+        if (kind == CP_STDIO_APPEND)
+            flags |= O_CREAT | O_APPEND;
         long fd = sys_open(kind == CP_STDIO_NULL ? null : block->request.stdio_path[i],
                            flags | O_CLOEXEC | O_NOCTTY, 0666);
         check(block, fd);
@@ -224,6 +262,7 @@ int cp_child_main(void *argument)
     die_with_the_spawner(block);
     block->stage = CP_STAGE_SIGNALS;
     reset_signals(block);
+    detach(block);
     block->stage = CP_STAGE_OPEN;
     open_files(block);
     block->stage = CP_STAGE_SETSID;

@@ -52,7 +52,8 @@ enum cp_stdio {
     CP_STDIO_FD,      /* request.stdio_fd of the parent */
     CP_STDIO_PATH,    /* request.stdio_path, opened in the child */
     CP_STDIO_TEMPFILE,/* an unlinked file in the directory stdio_path */
-    CP_STDIO_STDOUT   /* stderr only: what descriptor 1 is */
+    CP_STDIO_STDOUT,  /* stderr only: what descriptor 1 is */
+    CP_STDIO_APPEND   /* as CP_STDIO_PATH, but written at the file's end */
 };
 
 enum cp_flag {
@@ -68,7 +69,12 @@ enum cp_flag {
     /* These need a child with memory of its own: fork. */
     CP_SET_UID = 512,
     CP_SET_GID = 1024,
-    CP_SET_GROUPS = 2048
+    CP_SET_GROUPS = 2048,
+    /* The program is not the child, but the child's child: cp_child.service. The
+     * child holds nothing, and lives until it is killed, when the program becomes
+     * init's, or until the program has ended, when it exits with its status, as
+     * shells have it (128 + N for signal N). */
+    CP_DETACH = 4096
 };
 
 /* Kernel features that are to be treated as missing. */
@@ -154,6 +160,8 @@ struct cp_child {
     int closed;    /* how many descriptors it closed; -1: the kernel did not say */
     int exact;     /* 0: only an estimate bounded the loop, there may be more */
     int group;     /* 1: the child leads a process group of its own */
+    int service;   /* with CP_DETACH, once started: the program's pid. While the child
+                    * runs nobody else has it, nor a session of that number. */
     int disabled;
     int reaped;    /* 1: waited for, or lost to somebody else's wait */
     int status_known;

@@ -18,8 +18,8 @@
 
 /* All that the child reads and writes between clone and exec. The parent
  * fills it before the clone and leaves it alone, but for reading `tid`,
- * `stage`, `slot`, `error`, `closing`, `closed` and `exact`, until the child
- * has left. */
+ * `stage`, `slot`, `error`, `closing`, `closed`, `exact` and `service`, until the
+ * child has left. */
 struct cp_block {
     volatile int tid;     /* zeroed by the kernel when the child leaves */
     volatile int stage;   /* the step that the child is in */
@@ -28,6 +28,7 @@ struct cp_block {
     volatile int closing;
     volatile int closed;
     volatile int exact;
+    volatile int service; /* as in cp_child */
     int parent;
     int handlers_reset; /* by the kernel, with the clone */
     int report;    /* the report pipe, which it keeps until exec, or -1 */

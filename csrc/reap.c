@@ -43,6 +43,7 @@ int cp_settle(struct cp_child *child, int dead)
     child->closing = block->closing;
     child->closed = block->closed;
     child->exact = block->exact;
+    child->service = block->service;
     child->error = block->error;
     child->slot = block->slot;
     child->stage = stage;

@@ -277,10 +277,11 @@ static int is_refusal(int error)
 }
 
 /* A child that changes its ids on its parent's memory could be debugged by the
- * one it has become, and the parent with it. */
+ * one it has become, and the parent with it. One that detaches a service forks
+ * again and outlives its exec. */
 static int needs_fork(const struct cp_request *request)
 {
-    return (request->flags & (CP_SET_UID | CP_SET_GID | CP_SET_GROUPS)) != 0;
+    return (request->flags & (CP_SET_UID | CP_SET_GID | CP_SET_GROUPS | CP_DETACH)) != 0;
 }
 
 static int climb(struct cp_child *child, const struct cp_request *request,
@@ -343,8 +344,10 @@ int cp_spawn(struct cp_child *child, const struct cp_request *request)
         child->reaped = 1;
     } else {
         child->state = CP_SPAWNING;
-        child->group = (request->flags & CP_NEW_SESSION)
-                       || ((request->flags & CP_NEW_GROUP) && request->process_group == 0);
+        child->group = !(request->flags & CP_DETACH) /* what it leads is the service's */
+                       && ((request->flags & CP_NEW_SESSION)
+                           || ((request->flags & CP_NEW_GROUP)
+                               && request->process_group == 0));
     }
     cp_unlock();
     sys_set_mask(&mask);

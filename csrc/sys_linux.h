@@ -1,6 +1,7 @@
 /* See sys.h: Linux, by number. */
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define CP_PORTABLE 0
 
@@ -296,6 +297,19 @@ static inline void sys_sleep_ns(long ns)
 static inline long sys_execve(const char *path, char **argv, char **envp)
 {
     return cp_raw3(SYS_execve, path, argv, envp);
+}
+
+/* A copy of the calling process, which must have one thread. The order of clone's
+ * last arguments differs by machine; they are 0. */
+static inline long sys_fork(void)
+{
+    return cp_raw5(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+
+/* Wait for a child's end and leave it a zombie. */
+static inline long sys_wait_for_end(int pid, siginfo_t *info)
+{
+    return cp_raw5(SYS_waitid, P_PID, pid, info, WEXITED | WNOWAIT, 0);
 }
 
 static inline _Noreturn void sys_exit(int status)

@@ -201,6 +201,16 @@ static inline long sys_execve(const char *path, char **argv, char **envp)
     return cp_result(execve(path, argv, envp));
 }
 
+static inline long sys_fork(void)
+{
+    return cp_result(fork());
+}
+
+static inline long sys_wait_for_end(int pid, siginfo_t *info)
+{
+    return cp_result(waitid(P_PID, (id_t)pid, info, WEXITED | WNOWAIT));
+}
+
 static inline _Noreturn void sys_exit(int status)
 {
     _exit(status);

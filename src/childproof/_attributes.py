@@ -36,6 +36,7 @@ class Attributes(NamedTuple):
         keep_fds: close nothing; close-on-exec decides.
         keep_signals: what this process ignores stays ignored.
         cgroup_fd: an open ``cgroup.procs`` that it joins by.
+        detach: the program is not our child but its: see `childproof._spawner.Child.service`.
 
     """
 
@@ -51,6 +52,7 @@ class Attributes(NamedTuple):
     keep_fds: bool = False
     keep_signals: bool = False
     cgroup_fd: int | None = None
+    detach: bool = False
 
     @property
     def changes_ids(self) -> bool:

@@ -376,7 +376,7 @@ class Exchange:
             token = self._token.rpartition(b":")[2] if self._token is not None else None
             self._tree = Tree(
                 self._child,
-                Evidence(self._began, token, pipe_links(ends), self._command.secrets),
+                Evidence(self._began, token, pipe_links(ends), self._command.secrets, self._child.service),
             )
         return self._tree
 

@@ -74,6 +74,7 @@ _STDIO = {
     "stdout": lib.CP_STDIO_STDOUT,
     "link": lib.CP_STDIO_PIPE,
     "linked": lib.CP_STDIO_FD,
+    "append": lib.CP_STDIO_APPEND,
 }
 
 
@@ -157,6 +158,7 @@ def _add_attributes(request: Any, attributes: Attributes, keep: list[Any]) -> No
         (lib.CP_NO_NEW_PRIVS, attributes.no_new_privs),
         (lib.CP_KEEP_FDS, attributes.keep_fds),
         (lib.CP_KEEP_SIGNALS, attributes.keep_signals),
+        (lib.CP_DETACH, attributes.detach),
         (lib.CP_SET_GROUPS, attributes.groups is not None),
     ):
         if wanted:
@@ -320,6 +322,13 @@ class Child:
     def leads_group(self) -> bool:
         """It was given a session and a process group of its own."""
         return bool(self._c.group)
+
+    @property
+    def service(self) -> int:
+        """The pid of a program that was detached, 0 if none was. Until this child, which is nothing but
+        the program's parent, has ended, nobody else gets that number, nor a session that is called by it.
+        """
+        return int(self._c.service)
 
     def fds(self) -> list[int]:
         """All descriptors, by slot, -1 where there is none."""

@@ -17,10 +17,11 @@ class Stdio(NamedTuple):
     """What one of the child's descriptors 0, 1, 2 is to be.
 
     Attributes:
-        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``; ``link``
+        kind: ``inherit``, ``null``, ``pipe``, ``fd``, ``path``, ``tempfile`` or ``stdout``; ``append``
+            is a path that is written at its end; ``link``
             for a pipe from this command to another, ``linked`` at its other end.
         fd: the host's descriptor, for ``fd``.
-        path: the path for ``path``, the directory for ``tempfile``.
+        path: the path for ``path`` and ``append``, the directory for ``tempfile``.
         owner: the object that keeps `fd` open.
 
     """

@@ -42,6 +42,8 @@ class Evidence(NamedTuple):
         token: the mark, `None` where there is none.
         pipes: links like ``pipe:[123]`` of the output pipes and the input pipe, to their names.
         secrets: what must not be logged of those that are killed.
+        service: the session of a program that was detached from the root, 0 if none was. It counts as
+            long as the root runs: see `childproof._spawner.Child.service`.
 
     """
 
@@ -49,6 +51,7 @@ class Evidence(NamedTuple):
     token: bytes | None
     pipes: dict[str, str]
     secrets: tuple[str, ...]
+    service: int = 0
 
 
 class Root(Protocol):
@@ -155,6 +158,7 @@ class Tree:
         self._asked: dict[int, Key] = {}
         self._roll = Roll([])
         self._finder = Finder([Wanted(link) for link in evidence.pipes])
+        self._service = 0
         self._is_input = [name == "stdin" for name in evidence.pipes.values()]
         self.commands: dict[Key, str] = {}
         self.secrets = evidence.secrets
@@ -186,6 +190,7 @@ class Tree:
         read_at = _ticks()
         table = _procfs.table()
         pinned = self._is_pinned()
+        self._service = self._evidence.service if self.root_runs() else 0
         spared = line_of(os.getpid(), table)
         fresh = {
             pid: process
@@ -219,6 +224,8 @@ class Tree:
     def _is_told(self, process: Process, pinned: bool) -> bool:
         """By what is known of it alone, without its parent and what it has open."""
         if process.key in self._known or process.key in self._marked:
+            return True
+        if self._service and process.session == self._service:
             return True
         pid = self._root.pid
         return pinned and (process.pid == pid or (self._root.leads_group and pid in (process.session, process.pgrp)))
