@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from childproof._holders import holders
     from childproof._kill import TreeKilled, kill_tree
+    from childproof._launch import launch
     from childproof._leaks import LeakyFd, leaky_fds
     from childproof._pipeline import PipelineResult, pipeline
     from childproof._start import Child, start
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "holders",
     "kill_tree",
+    "launch",
     "leaky_fds",
     "pipeline",
     "run",
@@ -57,6 +59,7 @@ _LAZY = {
     "TreeKilled": "_kill",
     "holders": "_holders",
     "kill_tree": "_kill",
+    "launch": "_launch",
     "leaky_fds": "_leaks",
     "pipeline": "_pipeline",
     "start": "_start",

@@ -103,6 +103,7 @@ class Child(Generic[Text]):
         self._state = threading.RLock()  # held by who touches the exchange, never while waiting
         self._broken = ""
         self._closed = False
+        self._service = 0
         self.pid = 0
 
     # ---- what a caller does with it ----
@@ -112,7 +113,13 @@ class Child(Generic[Text]):
         """A descriptor that becomes readable when the child has ended; -1 when it has been reaped, or
         where the kernel has none. It is this handle's: do not close it.
         """
-        return self._exchange.child.pidfd
+        with self._state:
+            return -1 if self._is_over() else self._exchange.child.pidfd
+
+    @property
+    def service(self) -> int:
+        """The pid of the program, where it was detached from the child; else 0."""
+        return self._service
 
     def poll(self) -> int | None:
         """The code, as in the Result, if the command is over, else `None`. It does not wait.
@@ -270,6 +277,7 @@ class Child(Generic[Text]):
             self._closed = True
             raise not_started(result)
         self.pid = exchange.child.pid if result is None else result.pid
+        self._service = exchange.child.service
         watch.add(self, self._deadline)
 
     # ---- for those who drive it ----
