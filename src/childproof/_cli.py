@@ -15,6 +15,7 @@ from childproof._cli_base import FAILED, STOPPED, Parser, Stopped, Stopper, comp
 
 SUBCOMMANDS = {
     "run": "run a command with a deadline and exit with its code",
+    "launch": "start a service that is nobody's child, and print its pid",
     "holders": "show who has a pipe, a file or a socket open",
     "bench": "measure what spawning costs on this machine",
 }

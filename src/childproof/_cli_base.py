@@ -176,3 +176,13 @@ def seconds(text: str) -> float:
         if number >= 0:
             return number
     raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more: {text!r}")
+
+
+def chosen_command(args: argparse.Namespace) -> str | list[str]:
+    """COMMAND: one word for the shell, or words."""
+    words: list[str] = args.command
+    if words[:1] == ["--"]:  # argparse leaves it in; a second one is COMMAND's
+        words = words[1:]
+    if not words:
+        args.parser.error("COMMAND is missing")
+    return words[0] if len(words) == 1 and not args.no_shell else words

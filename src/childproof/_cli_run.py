@@ -9,7 +9,18 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from childproof._cli_base import PATIENCE_SECONDS, STOPPED, Outlet, Parser, Stopper, as_json, line, seconds, write
+from childproof._cli_base import (
+    PATIENCE_SECONDS,
+    STOPPED,
+    Outlet,
+    Parser,
+    Stopper,
+    as_json,
+    chosen_command,
+    line,
+    seconds,
+    write,
+)
 from childproof._journal import held_sentence
 from childproof._run import run
 from childproof._text import Masker
@@ -147,17 +158,8 @@ def fill(parser: Parser) -> None:
     parser.set_defaults(function=_run)
 
 
-def _command(args: argparse.Namespace) -> str | list[str]:
-    words: list[str] = args.command
-    if words[:1] == ["--"]:  # argparse leaves it in; a second one is COMMAND's
-        words = words[1:]
-    if not words:
-        args.parser.error("COMMAND is missing")
-    return words[0] if len(words) == 1 and not args.no_shell else words
-
-
 def _run(args: argparse.Namespace, stopper: Stopper) -> int:
-    cmd = _command(args)
+    cmd = chosen_command(args)
     if args.max_output is not None and not args.json:
         args.parser.error("--max-output is for --json: without it nothing is kept")
     deadline = inf if args.timeout is None else monotonic() + args.timeout

@@ -194,8 +194,8 @@ def _not_ready(result: Result[Any], when: str, command: Command, logs: list[Log]
     if result.outcome is Outcome.TIMED_OUT:
         number, how = ETIMEDOUT, f"was not ready after {command.timeout:g} s{when.removeprefix(' before it was ready')}"
     else:
-        code = f"died of signal {result.code - 128}" if result.code > 128 else f"ended with code {result.code}"
-        number, how = ECHILD, code + when
+        signal = f" (as shells have it for signal {result.code - 128})" if result.code > 128 else ""
+        number, how = ECHILD, f"ended with code {result.code}{signal}{when}"
     for log in logs:
         log.read()
     said = " / ".join(log.tail.decode("utf-8", "backslashreplace").strip() for log in logs if log.tail.strip())
