@@ -74,11 +74,11 @@ def test_the_descendants_die_and_nobody_else(start: Any) -> None:
 @pytest.mark.usefixtures("every_signalling")
 def test_the_session_dies_where_the_root_leads_it(start: Any) -> None:
     """An orphan of the root's session is told by it; in another's session it is not, and lives."""
-    script = "(sleep 600 & echo $!) ; sleep 600"
-    leader, (orphan,) = start(script, 1, start_new_session=True)
+    script = "(sleep 600 & echo $!) ; echo $$; sleep 600"  # the second line comes when the subshell has ended
+    leader, (orphan, _) = start(script, 2, start_new_session=True)
     assert orphan in pids_of(childproof.kill_tree(leader.pid).killed)
     assert not is_alive(orphan)
-    member, (orphan,) = start(script, 1)
+    member, (orphan, _) = start(script, 2)
     killed, _ = childproof.kill_tree(member.pid)
     assert orphan not in pids_of(killed)
     assert is_alive(orphan)

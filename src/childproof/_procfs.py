@@ -81,7 +81,7 @@ class Process(NamedTuple):
 
     @property
     def is_held(self) -> bool:
-        """It runs nothing: stopped, traced, in D state or ended."""
+        """It is stopped, or has ended. Not in D state, which passes: a vfork waits in it."""
         return self.letter in _HELD
 
     @property
@@ -96,7 +96,7 @@ class Process(NamedTuple):
 
 _LAYOUT = Struct("=3Q9i68s")
 _ENDED = tuple(b"ZX")
-_HELD = tuple(b"TtDZX")
+_HELD = tuple(b"TtZX")
 _GOING_ON = tuple(b"RS")
 
 
