@@ -213,6 +213,13 @@ struct cp_wanted {
     int is_file;
 };
 
+/* What the first argument of a system call is. */
+enum cp_argument {
+    CP_ARGUMENT_NONE = 0, /* nothing that can be told briefly */
+    CP_ARGUMENT_FD,
+    CP_ARGUMENT_PID
+};
+
 /* One descriptor of another process. */
 struct cp_open {
     int fd;
@@ -319,3 +326,7 @@ int cp_find_open(int pid, const struct cp_wanted *wanted, int count,
 /* Device and inode of what `pid` has open as `fd`; a character device, which
  * everybody has open, is no file here. 0 or an errno. */
 int cp_identify_open(int pid, int fd, struct cp_wanted *found);
+
+/* The name of a system call of this machine, and a cp_argument; NULL for one
+ * that is not known. */
+const char *cp_syscall_name(long number, int *argument);

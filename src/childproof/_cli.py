@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "run": "run a command with a deadline and exit with its code",
     "launch": "start a service that is nobody's child, and print its pid",
     "holders": "show who has a pipe, a file or a socket open",
+    "tree": "show a process, all that belong to it, and what they wait in",
     "bench": "measure what spawning costs on this machine",
 }
 """What each does. The module ``_cli_NAME`` has ``fill(parser)``, which adds the arguments and sets the

@@ -172,3 +172,13 @@ def identify_open(pid: int, fd: int) -> tuple[int, int] | None:
     if lib.cp_identify_open(pid, fd, found) != 0 or not found.is_file:
         return None
     return os.makedev(found.major, found.minor), int(found.inode)
+
+
+ARGUMENT_FD, ARGUMENT_PID = lib.CP_ARGUMENT_FD, lib.CP_ARGUMENT_PID
+
+
+def syscall_name(number: int) -> tuple[str, int] | None:
+    """The name of a system call of this machine, and what its first argument is; `None` for a rare one."""
+    argument = ffi.new("int *")
+    name = lib.cp_syscall_name(number, argument)
+    return (ffi.string(name).decode(), int(argument[0])) if name != ffi.NULL else None

@@ -170,9 +170,14 @@ def command_line(pid: int) -> str | None:
     return command_lines((pid,)).get(pid)
 
 
-def has_mark(pid: int, token: bytes) -> bool:
-    """Whether `token` is among the marks in the environment of `pid`. May block for ever."""
+def tokens(pid: int) -> list[bytes]:
+    """The tokens of the runs that `pid` belongs to, the outermost first. May block for ever."""
     for item in _read_all(f"/proc/{pid}/environ", 1 << 21).split(b"\0"):
         if item.startswith(MARK + b"="):
-            return token in item[len(MARK) + 1 :].split(b":")
-    return False
+            return item[len(MARK) + 1 :].split(b":")
+    return []
+
+
+def has_mark(pid: int, token: bytes) -> bool:
+    """Whether `token` is among the marks in the environment of `pid`. May block for ever."""
+    return token in tokens(pid)

@@ -95,6 +95,44 @@ class ProcessInfo(NamedTuple):
     state: str
 
 
+class Examined(NamedTuple):
+    """A process of the tree when the deadline came, before anybody was signalled.
+
+    Attributes:
+        pid: its process id.
+        ppid: its parent's.
+        command: its command line, or its name in brackets where that could not be read in time.
+        state: the letter of ``/proc/PID/stat`` (`proc(5)`).
+        threads: how many it has.
+        age: seconds since its start.
+        cpu: seconds of CPU that it has used, user and system.
+        waits_in: the system call that it is blocked in, with its first argument where that is a
+            descriptor or a process, as ``read(0 pipe:[123])``; or ``kernel: FUNCTION``; or ``running``.
+            Of several threads each that differs. Empty where it could not be read, or not in time.
+        held: (stream, descriptor) for each of the command's pipes that it has open.
+
+    """
+
+    pid: int
+    ppid: int
+    command: str
+    state: str
+    threads: int
+    age: float
+    cpu: float
+    waits_in: str
+    held: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        waiting = f", in {self.waits_in}" if self.waits_in not in ("", "running") else ""
+        held = ", ".join(f"{stream} (its fd {fd})" for stream, fd in self.held)
+        return one_line(
+            f"pid {self.pid} ({self.command}), child of {self.ppid}: state {self.state}{threads}, {self.age:.1f} s old,"
+            f" {self.cpu:.2f} s of CPU{waiting}{'; holds ' if held else ''}{held}"
+        )
+
+
 class Holder(NamedTuple):
     """A process that has a pipe, file or socket open.
 

@@ -87,7 +87,7 @@ def send(process: Process, number: int) -> int:
     return signal_process(process.identity, number)
 
 
-def _ticks() -> int:
+def ticks_now() -> int:
     """The time, as the start of processes is told."""
     return int(clock_gettime(CLOCK_BOOTTIME) * _procfs.TICKS_PER_SECOND)
 
@@ -187,7 +187,7 @@ class Tree:
         """Who of the tree is alive, parents before their children. Never this process, nor one that
         it descends from.
         """
-        read_at = _ticks()
+        read_at = ticks_now()
         table = _procfs.table()
         pinned = self._is_pinned()
         self._service = self._evidence.service if self.root_runs() else 0
