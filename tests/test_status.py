@@ -24,7 +24,9 @@ INFO = _spawner.FEATURES["pidfd_info"]
 
 
 def kernel_tells() -> bool:
-    """PIDFD_INFO_EXIT came with Linux 6.15."""
+    """PIDFD_INFO_EXIT came with Linux 6.15; the portable build has no pidfd to ask."""
+    if _spawner.PORTABLE:
+        return False
     major, minor = os.uname().release.split(".")[:2]
     return (int(major), int(minor)) >= (6, 15)
 
