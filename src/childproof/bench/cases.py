@@ -24,7 +24,8 @@ class Case:
     Attributes:
         name: short.
         about: what happens, and what is right.
-        task: what is run, with a timeout of `DEADLINE_SECONDS`.
+        task: what is run.
+        timeout: seconds that the contender gets for it.
         ends: ``"timeout"``: it has to be stopped by the timeout; else the exit code it ends with.
         out: what has to be read from stdout.
         spares: processes that outlive it may live on, since the command meant to start them.
@@ -36,6 +37,7 @@ class Case:
     name: str
     about: str
     task: Task
+    timeout: float = DEADLINE_SECONDS
     ends: Literal["timeout"] | int = "timeout"
     out: str | None = None
     spares: bool = False
@@ -64,8 +66,8 @@ def cases(source: str) -> tuple[Case, ...]:
             "held pipe",
             "the shell ends at once, a process in the background keeps its stdout: come back, with the output",
             _shell("echo start ok; sleep 600 &"),
-            0,
-            "start ok\n",
+            ends=0,
+            out="start ok\n",
             spares=True,
         ),
         Case(
@@ -93,7 +95,8 @@ def cases(source: str) -> tuple[Case, ...]:
             f"{MEGABYTES} MB out",
             f"{MEGABYTES} MB of output arrive whole",
             Task((source, str(MEGABYTES * 1_000_000)), raw=True, output_bytes=MEGABYTES * 1_000_000),
-            0,
+            timeout=10.0,
+            ends=0,
         ),
         Case(
             "stuck exec",
@@ -106,7 +109,7 @@ def cases(source: str) -> tuple[Case, ...]:
             "SIGCHLD ignored",
             "the host ignores SIGCHLD, so that the kernel reaps: never a code that is not the command's",
             _shell("exit 7"),
-            7,
+            ends=7,
             ignore_sigchld=True,
         ),
     )
@@ -179,22 +182,17 @@ def judge(case: Case, cell: Cell) -> Verdict:
     """By these rules, the same for all."""
     if cell.missing is not None:
         return Verdict("untested", (cell.missing,))
-    left = [] if case.spares or not cell.leftovers else [f"leaves {len(cell.leftovers)}"]
-    if cell.hung:
-        return Verdict("failure", ("hangs", *left))
+    if cell.hung:  # that its command still runs goes without saying
+        return Verdict("failure", ("hangs",))
     failures = [f"raises {cell.error}"] if cell.error is not None else _false(case, cell)
-    flaws = left
+    flaws = [] if case.spares or not cell.leftovers else [f"leaves {len(cell.leftovers)}"]
     if cell.zombies:
         flaws.append(f"zombies: {cell.zombies}")
     if cell.leaked_fds:
         flaws.append(f"leaks fds: {cell.leaked_fds}")
-    if cell.seconds > (DEADLINE_SECONDS if case.ends == "timeout" else 0) + LATE_SECONDS + _work_seconds(case):
+    works = case.ends == "timeout" or case.task.output_bytes is not None
+    if cell.seconds > (case.timeout if works else 0) + LATE_SECONDS:
         flaws.append("late")
     if not failures and not flaws and cell.code is None and not cell.timed_out:
         return Verdict("ok", ("status lost",))
     return Verdict("failure" if failures else "flaw" if flaws else "ok", (*failures, *flaws) or ("ok",))
-
-
-def _work_seconds(case: Case) -> float:
-    """A command with work to do ends later."""
-    return DEADLINE_SECONDS if case.task.output_bytes else 0.0

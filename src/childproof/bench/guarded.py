@@ -173,12 +173,11 @@ def _anyio(task: Task, timeout: float) -> Said:
     return said
 
 
-def _psutil(task: Task, timeout: float) -> Said:
-    """As the documentation of `subprocess` says of Popen: communicate, kill, communicate again."""
-    psutil = package("psutil")
+def _communicate(popen: Any, task: Task, timeout: float) -> Said:
+    """As the documentation of `subprocess` says: communicate, kill, communicate again."""
     stdin = subprocess.DEVNULL if task.input is None else subprocess.PIPE
     pipe = subprocess.PIPE
-    process = psutil.Popen(list(task.words), stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=True)
+    process = popen(list(task.words), stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=True)
     try:
         out, _ = process.communicate(task.input, timeout)
     except subprocess.TimeoutExpired:
@@ -186,6 +185,14 @@ def _psutil(task: Task, timeout: float) -> Said:
         out, _ = process.communicate()
         return Said(True, None, out)
     return Said(False, process.returncode, out)
+
+
+def _popen(task: Task, timeout: float) -> Said:
+    return _communicate(subprocess.Popen, task, timeout)
+
+
+def _psutil(task: Task, timeout: float) -> Said:
+    return _communicate(package("psutil").Popen, task, timeout)
 
 
 def _bounded_subprocess(task: Task, timeout: float) -> Said:
@@ -214,6 +221,7 @@ OURS = "childproof.run"
 CALLS: dict[str, Call] = {
     OURS: _childproof,
     "subprocess.run": _subprocess,
+    "Popen.communicate": _popen,
     "asyncio": _asyncio,
     "psutil.Popen": _psutil,
     "plumbum": _plumbum,

@@ -32,7 +32,6 @@ def watch(
     case: Case,
     contender: str,
     module: str = "childproof.bench.guarded",
-    timeout: float = DEADLINE_SECONDS,
     cut_off: float = CUT_OFF_SECONDS,
 ) -> Cell:
     """One cell, in processes of its own.
@@ -41,7 +40,6 @@ def watch(
         case: the case.
         contender: a name in the `CALLS` of `module`.
         module: where it is found.
-        timeout: seconds, given to the contender.
         cut_off: seconds after which it is given up.
 
     Raises:
@@ -54,7 +52,7 @@ def watch(
         "task": asdict(case.task),
         "ignore_sigchld": case.ignore_sigchld,
         "stuck": case.stuck,
-        "timeout": timeout,
+        "timeout": case.timeout,
         "cut_off": cut_off,
     }
     done = subprocess.run(
@@ -79,22 +77,39 @@ def _source() -> str:
         return ""
 
 
-def as_series(case: Case, contender: str, cell: Cell) -> Series:
-    """A cell as a line of the result."""
-    verdict = judge(case, cell)
+def as_series(case: Case, contender: str, cells: Sequence[Cell]) -> Series:
+    """The cells of every round as a line of the result: the verdict is the most frequent one."""
+    verdicts = [judge(case, cell) for cell in cells]
+    verdict = max(verdicts, key=verdicts.count)
     series = Series(contender, case.name, label=", ".join(verdict.words), severity=verdict.severity)
-    if cell.missing is None:
-        series.add(
-            0,
-            {
-                "seconds": cell.seconds,
-                "leftovers": len(cell.leftovers),
-                "held_fds": cell.held_fds,
-                "leaked_fds": cell.leaked_fds,
-                "peak_bytes": cell.peak_bytes,
-            },
-        )
+    for turn, cell in enumerate(cells):
+        if cell.missing is None:
+            series.add(turn, _values(cell))
     return series
+
+
+def _values(cell: Cell) -> dict[str, float]:
+    return {
+        "seconds": cell.seconds,
+        "leftovers": len(cell.leftovers),
+        "held_fds": cell.held_fds,
+        "leaked_fds": cell.leaked_fds,
+        "peak_bytes": cell.peak_bytes,
+    }
+
+
+def _repeat(case: Case, contender: str, rounds: int) -> list[Cell]:
+    """So often; who hangs or can't be tested, once."""
+    cells: list[Cell] = []
+    while len(cells) < rounds and not (cells and (cells[-1].hung or cells[-1].missing)):
+        cells.append(watch(case, contender))
+    return cells
+
+
+def _wavering(case: Case, contender: str, cells: Sequence[Cell]) -> list[str]:
+    """A note where not every round gave the same."""
+    words = [", ".join(judge(case, cell).words) for cell in cells]
+    return [f"{contender}, {case.name}: not the same each time: {'; '.join(words)}"] if len(set(words)) > 1 else []
 
 
 def _chosen(settings: Settings) -> tuple[list[Case], list[str]]:
@@ -109,20 +124,23 @@ def _chosen(settings: Settings) -> tuple[list[Case], list[str]]:
 
 def _measure(settings: Settings, progress: Progress) -> Result:
     wanted, people = _chosen(settings)
-    found: dict[tuple[str, str], Series] = {}
+    found: dict[tuple[str, str], list[Cell]] = {}
+    rounds = settings.rounds_of(3, 1, 1)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        waiting = {pool.submit(watch, case, name): (case, name) for case in wanted for name in people}
+        waiting = {pool.submit(_repeat, case, name, rounds): (case, name) for case in wanted for name in people}
         for done in as_completed(waiting):
             case, name = waiting[done]
-            found[case.name, name] = as_series(case, name, done.result())
+            found[case.name, name] = done.result()
             progress(len(found), len(waiting))
-    result = Result([found[case.name, name] for case in wanted for name in people])
+    result = Result([as_series(case, name, found[case.name, name]) for case in wanted for name in people])
     result.missing = _not_installed(result.series, people)
     result.series = [series for series in result.series if series.contender not in result.missing]
     result.notes = [
         "descriptors: more than before, where a plain run and one that timed out had been before",
-        f"timeout {DEADLINE_SECONDS:g} s, cut off after {CUT_OFF_SECONDS:g} s; {AT_ONCE} cells at a time",
+        f"timeout {DEADLINE_SECONDS:g} s, for the output 10 s; cut off after {CUT_OFF_SECONDS:g} s",
+        f"{AT_ONCE} cells at a time; each {rounds} times, unless it hangs",
         *(f"{case.name}: {case.about}" for case in wanted),
+        *(note for case in wanted for name in people for note in _wavering(case, name, found[case.name, name])),
     ]
     if shutil.which("setsid") is None:
         result.notes.append("there is no setsid(1): two of the cases test nothing")
