@@ -23,7 +23,7 @@ with what Python has, and with every other library that is installed.
 All contenders of a scenario are measured in turns, the order drawn anew each round,
 each turn preceded by untimed runs of the same contender. Numbers are medians with the
 10th and 90th percentile; a ratio is the median of the ratios of each round, with a
-bootstrap interval of 95 %. Garbage is collected before a turn and not during it.
+bootstrap interval of 95 %. Garbage is collected before ten rounds, not meanwhile.
 CPU is the kernel's count for the measuring process and for its children.
 """
 

@@ -115,22 +115,33 @@ class Bench:
             raise RuntimeError(f"{name} gave {len(out)} bytes where {task.output_bytes} came out")
         return self._meter.values
 
-    def turn(self, order: list[str], untimed: int) -> dict[str, dict[str, float]]:
-        """Run the named contenders in this order: each so often untimed, then once timed, so that it
-        finds its own code in the caches and not its predecessor's. What is collected is collected
-        before, and nothing meanwhile.
+    def turns(self, orders: list[list[str]], untimed: int) -> dict[str, Any]:
+        """Run contenders in turns.
+
+        Args:
+            orders: for every round, who takes part, in what order.
+            untimed: so often each runs untimed just before, so that it finds its own code in the
+                caches and not its predecessor's.
+
+        Returns:
+            ``rounds``: for every round, the measurements of each. Garbage is collected before the
+            first, and not meanwhile.
+
         """
         gc.collect()
         gc.disable()
         try:
-            values = {}
-            for name in order:
-                for _ in range(untimed):
-                    self._once(name)
-                values[name] = self._once(name)
-            return values
+            return {"rounds": [self._round(order, untimed) for order in orders]}
         finally:
             gc.enable()
+
+    def _round(self, order: list[str], untimed: int) -> dict[str, dict[str, float]]:
+        values = {}
+        for name in order:
+            for _ in range(untimed):
+                self._once(name)
+            values[name] = self._once(name)
+        return values
 
     def weigh(self, name: str) -> dict[str, float]:
         """Run one once, and see how this process grows."""
@@ -153,7 +164,7 @@ def _obey(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
         return bench.prepare(**request)
     if do == "weigh":
         return bench.weigh(**request)
-    return bench.turn(**request)
+    return bench.turns(**request)
 
 
 def serve() -> None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -48,9 +47,11 @@ class Plan:
         levels: the values of the parameter.
         rounds: how many.
         untimed: runs of a contender just before each that is timed.
+        block: so many rounds a host does at a stretch before the next host has its turn: what wakes
+            up anew finds other CPUs and caches, and for some milliseconds measures that.
         slow_share: whoever takes more than `SLOW_SECONDS` takes part in every so many-th round only.
         fresh: every measurement has a process of its own, whose growth is measured too.
-        patience_seconds: for one contender's turn.
+        patience_seconds: for the rounds of a block.
 
     """
 
@@ -59,9 +60,10 @@ class Plan:
     levels: Sequence[Level]
     rounds: int
     untimed: int = 2
+    block: int = 10
     slow_share: int = 1
     fresh: bool = False
-    patience_seconds: float = 60.0
+    patience_seconds: float = 120.0
 
 
 class StuckError(BenchError):
@@ -207,17 +209,31 @@ def _in_turns(course: _Course, hosts: _Hosts, order: random.Random) -> Iterator[
                 course.drop(entry, answer["missing"])
             elif answer["seconds"] > SLOW_SECONDS:
                 entry.every = min(plan.slow_share, plan.rounds)
-    for turn in range(plan.rounds):
-        taking_part = [entry for entry in course.entries if turn % entry.every == 0]
+    together: dict[Host, list[_Entry]] = {}
+    for entry in course.entries:
+        assert entry.host is not None
+        together.setdefault(entry.host, []).append(entry)
+    for first in range(0, plan.rounds, plan.block):
+        block = range(first, min(first + plan.block, plan.rounds))
+        waiting = list(together)
+        order.shuffle(waiting)
+        for host in waiting:
+            _block(host, together[host], block, plan.untimed, order)
+        yield block[-1]
+
+
+def _block(host: Host, entries: list[_Entry], block: range, untimed: int, order: random.Random) -> None:
+    """Some rounds in one host, one after another."""
+    orders = []
+    for turn in block:
+        taking_part = [entry.contender.name for entry in entries if turn % entry.every == 0]
         order.shuffle(taking_part)
-        for host, group in groupby(taking_part, lambda entry: entry.host):
-            assert host is not None
-            together = list(group)
-            names = [entry.contender.name for entry in together]
-            values = host.ask({"do": "turn", "order": names, "untimed": plan.untimed})
-            for entry in together:
+        orders.append(taking_part)
+    rounds = host.ask({"do": "turns", "orders": orders, "untimed": untimed})["rounds"]
+    for turn, values in zip(block, rounds, strict=True):
+        for entry in entries:
+            if entry.contender.name in values:
                 entry.series.add(turn, values[entry.contender.name])
-        yield turn
 
 
 def _freshly(course: _Course, order: random.Random) -> Iterator[int]:
