@@ -102,11 +102,10 @@ def _import(result: Result) -> str:
 
 def _latency(result: Result) -> str:
     ours, floor = _median(result, OURS), _median(result, latency.FLOOR)
-    slow = _median(result, "Popen.wait(timeout)")
-    return (
-        f"A death is known after {seconds(ours)} (a poll in C: {seconds(floor)};"
-        f" Popen.wait with a timeout: {seconds(slow)})"
-    )
+    words = f"A death is known after {seconds(ours)}; by a poll in C after {seconds(floor)}"
+    if result.find("Popen.wait(timeout)"):
+        words += f", by Popen.wait(timeout) after {seconds(_median(result, 'Popen.wait(timeout)'))}"
+    return words
 
 
 def _kill(result: Result) -> str:

@@ -7,7 +7,7 @@ picture depends on them: lines and cells are labelled where they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
+from math import ceil, log, log2
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from childproof.bench.findings import finding
 from childproof.bench.model import BenchError, Metric, Result, Scenario, Series
 from childproof.bench.record import machine_line
 from childproof.bench.statistics import Summary, summarize
-from childproof.bench.tables import parameter, quantity, short_verdict
+from childproof.bench.tables import against_reference, parameter, quantity, short_verdict
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PINK = "#0072B2", "#D55E00", "#009E73", "#B57A00", "#3A93C4", "#B0588E"
 INK, GREY, FAINT = "#1A1A1A", "#6F757D", "#D9DCE0"
@@ -38,7 +38,6 @@ PANELS = {
     "spawn": ("seconds", "parent_cpu"),
     "shell": ("seconds", "parent_cpu"),
     "capture": ("seconds", "peak_share"),
-    "feed": ("seconds", "peak_bytes"),
     "concurrent": ("seconds", "peak_each"),
     "kill": ("seconds", "left"),
 }
@@ -110,6 +109,10 @@ def _head(figure: Any, scenario: Scenario, result: Result) -> None:
     figure.text(0.01, 0.985, finding(scenario, result), fontsize=16, weight="bold", color=INK, ha="left", va="top")
 
 
+def _foot(figure: Any, text: str) -> None:
+    figure.text(0.99, 0.01, text, color=GREY, fontsize=9, ha="right", va="bottom")
+
+
 def _summary(series: Series, metric: Metric) -> Summary | None:
     values = list(series.samples.get(metric.name, {}).values())
     return summarize(values) if values else None
@@ -135,13 +138,15 @@ def _dots(pyplot: Any, scenario: Scenario, result: Result) -> Any:
     height = 1.7 + 0.33 * len(shown)
     figure, axes = pyplot.subplots(1, len(metrics), figsize=(11.5, height), sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
-        _dot_panel(axis, metric, shown)
+        _dot_panel(axis, metric, shown, _factors(scenario, result) if metric is metrics[0] else {})
+    axes[0][0].set_ylim(-0.6, len(shown) - 0.4)
     axes[0][0].set_yticks(range(len(shown)), [series.contender for series in shown])
     for label, series in zip(axes[0][0].get_yticklabels(), shown, strict=True):
         label.set_color(_colour(series.contender))
         label.set_fontweight("bold" if _colour(series.contender) == BLUE else "normal")
     _head(figure, scenario, result)
-    figure.tight_layout(rect=(0, 0.4 / height, 1, 1 - 0.45 / height), w_pad=2.5)
+    _foot(figure, "dot: median, bar: p10 to p90")
+    figure.tight_layout(rect=(0, 0.3 / height, 1, 1 - 0.45 / height), w_pad=2.5)
     return figure
 
 
@@ -150,7 +155,17 @@ def _central(series: Series, metric: Metric) -> float:
     return 0.0 if summary is None else summary.median
 
 
-def _dot_panel(axis: Any, metric: Metric, shown: Sequence[Series]) -> None:
+def _factors(scenario: Scenario, result: Result) -> dict[str, str]:
+    """By contender, how many times the reference it takes."""
+    found = {}
+    for series in result.series:
+        pair = against_reference(scenario, result, series)
+        if pair is not None and series.contender != scenario.reference:
+            found[series.contender] = f"   {pair.median:.2f} x"
+    return found
+
+
+def _dot_panel(axis: Any, metric: Metric, shown: Sequence[Series], factors: Mapping[str, str]) -> None:
     found = [(place, series, _summary(series, metric)) for place, series in enumerate(shown)]
     medians = [summary.median for _, _, summary in found if summary]
     logarithmic = min(medians) > 0 and max(medians) > 8 * min(medians)
@@ -162,7 +177,7 @@ def _dot_panel(axis: Any, metric: Metric, shown: Sequence[Series]) -> None:
         axis.plot([summary.p10, summary.p90], [place, place], color=colour, linewidth=3, alpha=0.35, zorder=2)
         axis.plot(summary.median, place, "o", color=colour, markersize=8, zorder=3)
         axis.annotate(
-            quantity(summary.median, metric),
+            quantity(summary.median, metric) + factors.get(series.contender, ""),
             (max(summary.p90, summary.median), place),
             textcoords="offset points",
             xytext=(8, 0),
@@ -171,19 +186,21 @@ def _dot_panel(axis: Any, metric: Metric, shown: Sequence[Series]) -> None:
             color=colour,
         )
     if logarithmic:
-        axis.set_xlim(min(medians) * 0.6, max(medians) * 4)
+        axis.set_xlim(min(medians) * 0.6, max(medians) * (8 if factors else 4))
     else:
-        axis.set_xlim(0, max(summary.p90 for _, _, summary in found if summary) * 1.2 or 1)
-    _scale(axis.xaxis, metric)
-    axis.set_xlabel(f"{metric.heading}, median and p10 to p90" + (", logarithmic" if logarithmic else ""))
+        axis.set_xlim(0, max(summary.p90 for _, _, summary in found if summary) * (1.35 if factors else 1.2) or 1)
+    _scale(axis.xaxis, metric, logarithmic)
+    axis.set_xlabel(metric.heading + (", log scale" if logarithmic else ""))
     axis.grid(axis="x", color=FAINT, linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)
 
 
-def _scale(axis: Any, metric: Metric) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+def _scale(axis: Any, metric: Metric, logarithmic: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter
 
+    if metric.unit == "bytes" and not logarithmic:
+        axis.set_major_locator(MultipleLocator(2 ** ceil(log2(max(axis.get_view_interval()[1], 1) / 6))))
     axis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else _tick(value, metric)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -223,6 +240,7 @@ def _curves(pyplot: Any, scenario: Scenario, result: Result) -> Any:
     for axis, metric in zip(axes[0], metrics, strict=True):
         _curve_panel(axis, metric, scenario, {name: _points(result, name, metric) for name in names})
     _head(figure, scenario, result)
+    _foot(figure, "line: median, band: p10 to p90")
     figure.tight_layout(rect=(0, 0.04, 1, 0.93), w_pad=2)
     return figure
 
@@ -257,12 +275,13 @@ def _curve_panel(
         axis.plot(x, middle, dash, color=colour, marker="o", markersize=5, linewidth=2.2)
         ends.append((middle[-1], name, colour))
     if not logarithmic:
-        axis.set_ylim(0, max(values) * 1.15 or 1)
-    _scale(axis.yaxis, metric)
+        highest = max(point[1].p90 for points in lines.values() for point in points)
+        axis.set_ylim(0, min(highest, 1.5 * max(values)) * 1.05 or 1)
+    _scale(axis.yaxis, metric, logarithmic)
     axis.set_xticks(places, [parameter(place) for place in places], rotation=0 if len(places) < 6 else 30)
     axis.xaxis.minorticks_off()
     axis.set_xlabel(scenario.x_label)
-    axis.set_ylabel(f"{metric.heading}, median" + (", logarithmic" if logarithmic else ""))
+    axis.set_ylabel(metric.heading + (", log scale" if logarithmic else ""))
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.set_axisbelow(True)
     _label_ends(axis, ends, logarithmic)
@@ -333,14 +352,9 @@ def _matrix(pyplot: Any, scenario: Scenario, result: Result) -> Any:
     for spine in axis.spines.values():
         spine.set_visible(False)
     _head(figure, scenario, result)
-    figure.text(
-        0.99,
-        0.01,
+    _foot(
+        figure,
         "blue: right    yellow: late, or leaves processes or descriptors    red: hangs, raises, or says what is not so",
-        color=GREY,
-        fontsize=9,
-        ha="right",
-        va="bottom",
     )
     figure.tight_layout(rect=(0, 0.3 / height, 1, 1 - 0.5 / height))
     return figure
