@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from childproof import _journal
@@ -208,7 +208,11 @@ class Janitor:
         rest_seconds = inf
         while True:
             seconds = min(look_at - monotonic(), rest_seconds)
-            ready = poller.poll(None if seconds == inf else max(seconds, 0) * 1000)
+            try:
+                ready = poller.poll(None if seconds == inf else max(seconds, 0) * 1000)
+            except OSError:  # no memory for it just now
+                sleep(0.05)
+                return
             began = monotonic()
             for fd in resting:
                 poller.modify(fd, select.POLLIN)
@@ -219,7 +223,8 @@ class Janitor:
                 changed = began >= look_at
                 for fd, _ in ready:
                     if fd == wake:
-                        os.read(wake, 4096)
+                        with suppress(OSError):  # whether it was emptied or not, we are awake
+                            os.read(wake, 4096)
                         changed = True
                     elif fd not in owners:
                         changed = True
