@@ -32,17 +32,19 @@ class Output:
         slot: whose descriptor of the `Child` it is read from.
         fd: that descriptor while it is a pipe that is open, else -1.
         sink: what has been read, `None` as long as nothing was.
+        lost: there was more, but reading it failed.
         read_bytes: how much is read at once.
 
     """
 
-    __slots__ = ("_full_reads", "_max_output", "fd", "name", "read_bytes", "sink", "slot")
+    __slots__ = ("_full_reads", "_max_output", "fd", "lost", "name", "read_bytes", "sink", "slot")
 
     def __init__(self, name: str, slot: int, fd: int, max_output: int | None) -> None:
         self.name = name
         self.slot = slot
         self.fd = fd
         self.sink: Whole | Ends | None = None
+        self.lost = False
         self.read_bytes = READ_BYTES
         self._max_output = max_output
         self._full_reads = 0
@@ -75,25 +77,31 @@ class Output:
             _large.discard(id(self))
 
     def waiting_bytes(self) -> int:
-        """How much is in the pipe now."""
+        """How much is in the pipe now; the most that can be, if the kernel does not say."""
         import fcntl
         import termios  # only where somebody outlives the child
 
-        count = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
+        try:
+            count = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
+        except OSError:  # a filter refuses it
+            return LARGE_BYTES
         return int.from_bytes(count, sys.byteorder)
 
     def read_file(self, fd: int) -> None:
         """Take in the unlinked file that the stream was captured in, by position: the descriptor
         shares its offset with whoever still writes.
         """
-        size = os.fstat(fd).st_size
-        at = 0
         most = self._max_output
         sink = self.sink = make_sink(most)
-        if most is not None and size > most:
-            at = _copy(sink, fd, 0, (most + 1) // 2) + size - most
-            sink.skip(size - most)
-        _copy(sink, fd, at, size)
+        at = 0
+        try:
+            size = os.fstat(fd).st_size
+            if most is not None and size > most:
+                at = _copy(sink, fd, 0, (most + 1) // 2) + size - most
+                sink.skip(size - most)
+            _copy(sink, fd, at, size)
+        except OSError:  # the disk under it
+            self.lost = True
 
 
 def _copy(sink: Whole | Ends, fd: int, at: int, until: int) -> int:

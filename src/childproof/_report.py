@@ -182,7 +182,7 @@ def make_result(facts: Facts) -> Result[Any]:
     truncated = False
     for output in outputs:
         texts[output.name] = _text_of(command, output)
-        truncated |= output.sink is not None and output.sink.truncated
+        truncated |= output.lost or (output.sink is not None and output.sink.truncated)
     if outcome is Outcome.NOT_STARTED and not texts["stderr"]:
         texts["stderr"] = str(error) if command.text else str(error).encode("utf-8", "surrogateescape")
     result: Result[Any] = Result(

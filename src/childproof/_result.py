@@ -170,7 +170,7 @@ class Result(_Triple["Text"]):
         duration: seconds from the call to the result.
         usage: a `Usage`, `None` when the status was lost or nothing ran.
         spawned: how the child was made, a `Spawned`; `None` when nothing ran.
-        truncated: output was dropped because of ``max_output``.
+        truncated: output was dropped because of ``max_output``, or could not be read.
         held: the `Holder` objects that still had the output pipes open at the end.
         killed: a `ProcessInfo` for each process that was killed.
         survivors: a `ProcessInfo` for each process that should have died and did not.

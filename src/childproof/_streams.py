@@ -168,6 +168,7 @@ class Streams:
             if self._child.state == DISOWNED:
                 refuse_copy()
             data = b""
+            output.lost = True
         if not data:
             self._end(output)
             return 0
