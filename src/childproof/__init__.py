@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from childproof._errors import CommandError, SpawnError
 from childproof._light import TYPE_CHECKING
-from childproof._result import Holder, Outcome, ProcessInfo, Result, Spawned, Usage
+from childproof._result import Examined, Holder, Outcome, ProcessInfo, Result, Spawned, Usage
 from childproof._run import run
 from childproof._version import __version__
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Child",
     "CommandError",
+    "Examined",
     "Holder",
     "LeakyFd",
     "Outcome",

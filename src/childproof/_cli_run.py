@@ -62,6 +62,7 @@ exit status:
 def _diagnosis(result: Result[Any]) -> list[str]:
     """What the code does not tell. Not from `err`, in which the sentence of a failed start is too."""
     lines = [] if result.error is None else [str(result.error)]
+    lines += [f"at the deadline: {examined}" for examined in result.autopsy]
     lines += [f"killed pid {info.pid} ({info.command}), child of {info.ppid}" for info in result.killed]
     lines += [f"could not kill pid {info.pid} ({info.command})" for info in result.survivors]
     if result.held:
@@ -110,6 +111,7 @@ def _as_json(result: Result[Any]) -> bytes:
         "truncated": result.truncated,
         "held": [holder._asdict() for holder in result.held],
         "killed": [info._asdict() for info in result.killed],
+        "autopsy": [examined._asdict() for examined in result.autopsy],
         "survivors": [info._asdict() for info in result.survivors],
         "error": None if error is None else {"stage": error.stage, "errno": error.errno, "message": str(error)},
         "ok": result.ok,
@@ -136,6 +138,7 @@ def fill(parser: Parser) -> None:
         help="after COMMAND's end go on reading for S seconds while others hold its output (default: 0.5)",
     )
     add("--kill-leftovers", action="store_true", help="kill what outlives COMMAND")
+    add("--autopsy", action="store_true", help="at the deadline show what each process was blocked in")
     add("--no-shell", action="store_true", help="execute COMMAND as it is even if it is one word")
     add(
         "--json",
@@ -181,6 +184,7 @@ def _run(args: argparse.Namespace, stopper: Stopper) -> int:
             grace=args.grace,
             linger=args.linger,
             leftovers="kill" if args.kill_leftovers else "leave",
+            autopsy=args.autopsy,
             max_output=args.max_output if args.json else 0,
             on_output=None if args.json else pass_on,
         )

@@ -64,6 +64,7 @@ class Command(NamedTuple):
     linger: float
     kill_leftovers: bool
     mark: bool
+    autopsy: bool
     max_output: int | None
     text: bool
     encoding: str
@@ -245,6 +246,7 @@ def make_command(
     linger: Any = 0.5,
     leftovers: Any = "leave",
     mark: Any = True,
+    autopsy: Any = False,
     max_output: Any = None,
     text: Any = True,
     encoding: Any = "utf-8",
@@ -319,6 +321,7 @@ def make_command(
         _seconds(linger, "linger"),
         _choice(leftovers, ("leave", "kill"), "leftovers") == "kill",
         bool(mark) and env is None,
+        bool(autopsy),
         None if max_output is None else _count(max_output, "max_output"),
         bool(text),
         encoding,

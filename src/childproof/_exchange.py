@@ -7,9 +7,11 @@ for many.
     STARTING -> RUNNING -> LINGERING -> CLEARING -> NAMING -> DONE
                    |                       ^
                    +-- deadline -> GRACE --+
+                      (AUTOPSY)
 
 STARTING   the child exists, its exec has not been seen. Input and output flow already.
 RUNNING    until the child has ended, not until its pipes have: either may come first.
+AUTOPSY    the deadline has passed; what the tree is at is being read in the background, if asked for.
 GRACE      the deadline has passed and the tree has been sent SIGTERM.
 LINGERING  the child has ended (it stays a zombie, which pins its pid and its group's) and somebody
            else holds its pipes.
@@ -36,8 +38,9 @@ from childproof._streams import Registry, Streams, refuse_copy
 if TYPE_CHECKING:
     from typing import Any
 
+    from childproof._autopsy import Autopsy
     from childproof._holders import Search
-    from childproof._result import Holder, ProcessInfo, Result
+    from childproof._result import Examined, Holder, ProcessInfo, Result
     from childproof._tree import Killing, Tree
 
 CLEARING_SECONDS = 0.6
@@ -60,6 +63,7 @@ class State(Enum):
     CLEARING = 4
     NAMING = 5
     DONE = 6
+    AUTOPSY = 7
 
 
 class Exchange:
@@ -86,6 +90,8 @@ class Exchange:
     _reaped = False
     _tree: Tree | None = None
     _killing: Killing | None = None
+    _autopsy: Autopsy | None = None
+    _examined: tuple[Examined, ...] = ()
     _search: Search | None = None
     _name_until = inf
     _held: tuple[Holder, ...] = ()
@@ -112,6 +118,8 @@ class Exchange:
             self._listen()
             if not _preloaded:
                 _preload()
+            if command.autopsy:
+                _preload_autopsy()
         else:
             self._conclude()
 
@@ -142,6 +150,8 @@ class Exchange:
             self._step_killing(now)
         elif self.state is State.NAMING:
             self._step_naming(now)
+        elif self.state is State.AUTOPSY:
+            self._step_autopsy(now)
         self._schedule()
 
     @property
@@ -286,7 +296,7 @@ class Exchange:
             self._respawn()
             return
         streams.stop_feeding()
-        if self.state in (State.GRACE, State.CLEARING):
+        if self.state in (State.GRACE, State.CLEARING, State.AUTOPSY):
             return
         if state in (FAILED, DIED):
             self._conclude()
@@ -341,6 +351,22 @@ class Exchange:
         self._timed_out = True
         if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
+        if self._command.autopsy:
+            from childproof._autopsy import Autopsy
+
+            self._autopsy = Autopsy(self._make_tree(), now)
+            self.state = State.AUTOPSY
+            self._step_autopsy(now)
+        else:
+            self._end_tree(now, self._command.grace, self._deadline + self._command.grace)
+
+    def _step_autopsy(self, now: float) -> None:
+        assert self._autopsy is not None
+        again = self._autopsy.step(now)
+        if again is not None:
+            self._limit = again
+            return
+        self._examined = self._autopsy.result()
         self._end_tree(now, self._command.grace, self._deadline + self._command.grace)
 
     def _end_tree(self, now: float, grace: float, grace_until: float) -> None:
@@ -458,6 +484,7 @@ class Exchange:
                 self._held,
                 killing.killed if killing else (),
                 survivors,
+                self._examined,
             )
         )
         self._release()
@@ -495,6 +522,13 @@ def _preload() -> None:
         return
     _preloaded = True
     del fcntl, termios, _holders, _tree
+
+
+def _preload_autopsy() -> None:
+    """As `_preload`."""
+    from childproof import _autopsy
+
+    del _autopsy
 
 
 def _new_token(outer: bytes | None) -> bytes:

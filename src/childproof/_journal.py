@@ -130,6 +130,8 @@ def finished(result: Result[Any], source: Any, secrets: tuple[str, ...]) -> None
         warn("%s", one_line(mask(str(result.error))))
     if result.held:
         warn("%s", held_sentence(result, mask))
+    for examined in result.autopsy:
+        warn("at the deadline: %s", examined._replace(command=mask(examined.command), waits_in=mask(examined.waits_in)))
     for info in result.survivors:
         warn("could not kill pid %d (%s)", info.pid, one_line(mask(info.command)))
     if _enabled(10):

@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     linger: float
     leftovers: Literal["leave", "kill"]
     mark: bool
+    autopsy: bool
     max_output: int | None
     encoding: str
     errors: str

@@ -18,7 +18,7 @@ from time import monotonic
 from childproof import _journal
 from childproof._errors import SpawnError
 from childproof._light import TYPE_CHECKING, NamedTuple
-from childproof._result import Holder, Outcome, ProcessInfo, Result
+from childproof._result import Examined, Holder, Outcome, ProcessInfo, Result
 from childproof._spawner import DIED, FAILED, STARTED
 from childproof._text import Masker, one_line, show_command
 
@@ -42,7 +42,7 @@ class Facts(NamedTuple):
         timed_out: the deadline came before the child's end.
         stuck_at: the step before the exec in which the deadline found it, or ``""``.
         outputs: the captured streams.
-        held, killed, survivors: as in `Result`.
+        held, killed, survivors, autopsy: as in `Result`.
 
     """
 
@@ -55,6 +55,7 @@ class Facts(NamedTuple):
     held: tuple[Holder, ...]
     killed: tuple[ProcessInfo, ...]
     survivors: tuple[ProcessInfo, ...]
+    autopsy: tuple[Examined, ...] = ()
 
 
 def _spawn_error(command: Command, number: int, name: str, stage: str, sentence: str) -> SpawnError:
@@ -199,6 +200,7 @@ def make_result(facts: Facts) -> Result[Any]:
         held=facts.held,
         killed=facts.killed,
         survivors=facts.survivors,
+        autopsy=facts.autopsy,
         error=error,
         _secrets=command.secrets,
     )

@@ -174,6 +174,7 @@ class Result(_Triple["Text"]):
         held: the `Holder` objects that still had the output pipes open at the end.
         killed: a `ProcessInfo` for each process that was killed.
         survivors: a `ProcessInfo` for each process that should have died and did not.
+        autopsy: with ``autopsy=True``, an `Examined` for each process of the tree as it was at the deadline.
         error: a `SpawnError`, `None` when the command ran to its end.
 
     """
@@ -188,6 +189,7 @@ class Result(_Triple["Text"]):
     held: tuple[Holder, ...]
     killed: tuple[ProcessInfo, ...]
     survivors: tuple[ProcessInfo, ...]
+    autopsy: tuple[Examined, ...]
     error: SpawnError | None
     _secrets: tuple[str, ...]
 

@@ -128,6 +128,9 @@ def run(cmd: Any, input: Any = None, timeout: float | None = None, **options: An
             EPIPE or SIGPIPE, so give a service a file. ``"kill"``: they are killed.
         mark: put the variable ``CHILDPROOF_RUN``, a random token a run, into the child's
             environment, by which processes that escaped are found. Never when `env` is given.
+        autopsy: at the deadline, before anybody is signalled, note what each process of the tree is at:
+            state, CPU time, the system call that it is blocked in, and which of the pipes it has open.
+            In `Result.autopsy` and in the log. It may delay the killing by 0.1 s.
         max_output: bytes kept of each stream, the first half and the last; reading goes on.
         text: decode the output; `False` gives bytes.
         encoding: of output, and of `input` if it is a str.
