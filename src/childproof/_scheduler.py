@@ -1,0 +1,289 @@
+"""Many commands driven by one thread: when each may start, and when it is its turn.
+
+Nothing here waits but `Scheduler.wait`; another driver may wait in its own way and call `wait` with 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+from heapq import heappop, heappush
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from childproof._budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, Budget
+from childproof._command import Command, make_command, plain_command
+from childproof._exchange import Exchange, State
+from childproof._report import Facts, make_result
+from childproof._router import Router
+from childproof._run import announce
+from childproof._spawner import FAILED
+
+if TYPE_CHECKING:
+    from childproof._result import Result
+
+MOST_SPAWNING = 64
+"""Commands on their way to the exec at once."""
+
+LATER = object()
+"""What a source gives when it has no command now but may have one later."""
+
+_STARVED = {
+    "fork": (EAGAIN, ENOMEM, EMFILE, ENFILE),
+    "pipe": (EMFILE, ENFILE),
+    "open": (EMFILE, ENFILE),
+    "dup": (EMFILE, ENFILE),
+}
+"""What a spawn fails with where the host is short of something that others will give back, by stage."""
+
+
+class _Starvable(Exchange):
+    """An exchange whose start may be put off.
+
+    Attributes:
+        may_wait: whether there are others that will give back what it wants.
+        starved: why it was put off, and has no Result; empty if it was not.
+
+    """
+
+    may_wait = False
+    starved = ""
+
+    def _conclude(self) -> None:
+        child = self._child
+        if (
+            self.may_wait
+            and child.state == FAILED
+            and child.errno in _STARVED.get(child.stage, ())
+            and not self._command.attributes.limits  # its own limit, which may be the cause, will not change
+        ):
+            self.starved = f"{child.stage}: {os.strerror(child.errno)}"
+            self._release()
+            self.state = State.DONE
+        else:
+            super()._conclude()
+
+
+class Job:
+    """One command of many, from its start to its Result. For its exchange it is the registry.
+
+    Attributes:
+        index: its position among the commands.
+        exchange: its state machine; `None` before the start and after the end.
+        wake_at: the earliest time that the scheduler has noted for it.
+        spawning: its exec has not been seen.
+        fds: how many descriptors it is reckoned with.
+
+    """
+
+    __slots__ = ("_scheduler", "command", "exchange", "fds", "index", "spawning", "wake_at")
+
+    def __init__(self, index: int, command: Command, scheduler: Scheduler) -> None:
+        self.index = index
+        self.command = command
+        self.exchange: _Starvable | None = None
+        self.wake_at = inf
+        self.spawning = False
+        self.fds = 0
+        self._scheduler = scheduler
+
+    def register(self, fd: int, mask: int, /) -> None:
+        """See `childproof._streams.Registry`."""
+        self._scheduler.router.register(fd, mask, self)
+
+    def unregister(self, fd: int, /) -> None:
+        """See `childproof._streams.Registry`."""
+        self._scheduler.router.unregister(fd, self)
+
+    def ready(self, fd: int) -> None:
+        """See `childproof._router.Owner`."""
+        if self.exchange is not None:
+            self.exchange.ready(fd)
+            self._scheduler.look_at(self)
+
+
+class Scheduler:
+    """See the module. Used by one thread.
+
+    Attributes:
+        finished: what is over: pairs of `Job` and `Result`, in the order of their ends.
+
+    """
+
+    def __init__(self, elements: Iterator[Any], most_jobs: float, common: Mapping[str, Any]) -> None:
+        """`elements` gives commands, or `LATER`; `common` are the options of all."""
+        self._elements = elements
+        self._common = common
+        self._most_jobs = most_jobs
+        self._more = True
+        self._put_off: deque[Job] = deque()
+        self._running: set[Job] = set()
+        self._spawning = 0
+        self._heap: list[tuple[float, int, Job]] = []
+        self._heap_count = 0
+        self._budget: Budget | None = None
+        self.router = Router(most_jobs)
+        self.started = 0
+        self.finished: deque[tuple[Job, Result[Any]]] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, and nothing is to come."""
+        return not (self._running or self._more or self._put_off)
+
+    @property
+    def running(self) -> int:
+        """How many run now."""
+        return len(self._running)
+
+    # ---- starting ----
+
+    def fill(self) -> None:
+        """Start what may be started now."""
+        running = self._running
+        while (
+            len(running) < self._most_jobs
+            and self._spawning < MOST_SPAWNING
+            and (self._more or self._put_off)
+            and self._may_open()
+        ):
+            job = self._next()
+            if job is None or not self._start(job):
+                return
+
+    def _may_open(self) -> bool:
+        if self._budget is None:
+            self._budget = Budget()
+        return self._budget.allows(len(self._running))
+
+    def _next(self) -> Job | None:
+        if self._put_off:
+            return self._put_off.popleft()
+        try:
+            element = next(self._elements)
+        except StopIteration:
+            self._more = False
+            return None
+        if element is LATER:
+            return None
+        job = Job(self.started, self._command(element), self)
+        self.started += 1
+        return job
+
+    def _command(self, element: Any) -> Command:
+        try:
+            return command_of(element, self._common)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"cmds[{self.started}]: {error}") from error
+
+    def _start(self, job: Job) -> bool:
+        """Start it; `False` if it was put off."""
+        command = job.command
+        began = monotonic()
+        if command.timeout == 0:
+            self.finished.append((job, make_result(Facts(command, None, began, True, "", [], (), (), ()))))
+            return True
+        announce(command)
+        exchange = job.exchange = _Starvable(command, job, began)
+        exchange.may_wait = bool(self._running)
+        self._running.add(job)
+        self._reckon(job, SPAWNING_FDS)
+        self._spawning += 1
+        job.spawning = True
+        exchange.begin()
+        self.look_at(job)
+        return not exchange.starved
+
+    def _reckon(self, job: Job, fds: int) -> None:
+        assert self._budget is not None
+        self._budget.used += fds - job.fds
+        job.fds = fds
+
+    # ---- driving ----
+
+    def wait(self, most_seconds: float = inf) -> None:
+        """Wait until something happens, `most_seconds` at most, and do what is due."""
+        now = monotonic()
+        seconds = self.wake_at - now
+        self.router.wait(min(seconds, most_seconds) if seconds > 0 else 0)
+        self._tick()
+
+    @property
+    def wake_at(self) -> float:
+        """When something is due although no descriptor tells, on `time.monotonic`."""
+        return self._heap[0][0] if self._heap else inf
+
+    def _tick(self) -> None:
+        heap = self._heap
+        now = monotonic()
+        while heap and heap[0][0] <= now:
+            due, _, job = heappop(heap)
+            if due != job.wake_at or job.exchange is None:
+                continue  # noted for an earlier time since, or over
+            job.wake_at = inf
+            if job.exchange.wake_at <= now:
+                job.exchange.tick(now)
+            self.look_at(job)
+
+    def look_at(self, job: Job) -> None:
+        """Something has happened to it: note what follows for the others and for the time."""
+        exchange = job.exchange
+        if exchange is None:
+            return
+        state = exchange.state
+        if job.spawning and state is not State.STARTING:
+            job.spawning = False
+            self._spawning -= 1
+            self._reckon(job, RUNNING_FDS + (FEEDING_FDS if job.command.feed is not None else 0))
+        if state is State.DONE:
+            self._end(job, exchange)
+        elif exchange.wake_at < job.wake_at:
+            job.wake_at = exchange.wake_at
+            self._heap_count += 1
+            heappush(self._heap, (job.wake_at, self._heap_count, job))
+
+    def _end(self, job: Job, exchange: _Starvable) -> None:
+        job.exchange = None
+        self._running.discard(job)
+        self._reckon(job, 0)
+        if exchange.starved:
+            job.wake_at = inf
+            self._put_off.append(job)
+            assert self._budget is not None
+            self._budget.starve(len(self._running), exchange.starved)
+        else:
+            assert exchange.result is not None
+            exchange.result.index = job.index
+            self.finished.append((job, exchange.result))
+
+    # ---- ending early ----
+
+    def close(self) -> None:
+        """Kill and reap what runs, and let go of everything."""
+        interrupted: BaseException | None = None
+        while self._running:
+            job = next(iter(self._running))
+            try:
+                if job.exchange is not None:
+                    job.exchange.abort()
+            except BaseException as error:  # the others die first all the same
+                interrupted = error
+            self._running.discard(job)
+        self._more = False
+        self._put_off.clear()
+        self.router.close()
+        if interrupted is not None:
+            raise interrupted
+
+
+def command_of(element: Any, common: Mapping[str, Any]) -> Command:
+    """The command that one element of `cmds` stands for."""
+    if not isinstance(element, Mapping):
+        return make_command(element, **common) if common else plain_command(element, None, None)
+    options = {**common, **element}
+    if "cmd" not in options:
+        raise TypeError(f"a mapping must have a 'cmd': {element!r}")
+    return make_command(**options)
