@@ -156,11 +156,7 @@ def _drive(cmds: Iterable[Any], plan: Plan) -> Generator[Result[Any], None, None
     collector = Collector(plan)
     try:
         while True:
-            if not collector.full:
-                scheduler.fill()
-            while scheduler.finished and not collector.over:
-                job, result = scheduler.finished.popleft()
-                collector.take(result, job.command.check, scheduler.started, scheduler.running)
+            scheduler.collect(collector)
             if collector.over:
                 scheduler.close()  # what runs is dead before the failure is told
             yield from collector.give()

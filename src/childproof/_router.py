@@ -54,6 +54,11 @@ class Router:
         self._epoll = self._poller = epoll
         _routers.add(self)
 
+    @property
+    def is_copy(self) -> bool:
+        """This process was forked from the one that the commands belong to."""
+        return self._pid != os.getpid()
+
     def fileno(self) -> int:
         """A descriptor that is readable when any of those is ready; -1 where there is none."""
         return self._epoll.fileno() if self._epoll is not None else -1
@@ -109,8 +114,8 @@ class Router:
             self._always.add(fd)
 
     def _unwatch(self, fd: int) -> None:
-        if self._pid != os.getpid():
-            return  # the copy has the same epoll as the process that it was forked from
+        if self.is_copy:
+            return  # it has the same epoll as the process that it was forked from
         if fd in self._always:
             self._always.discard(fd)
             return
@@ -120,8 +125,17 @@ class Router:
             pass  # closed already, by somebody else
 
     def _refuse_in_copy(self) -> None:
-        if self._pid != os.getpid():
+        if self.is_copy:
             refuse_copy()
+
+    def masks(self) -> dict[int, int]:
+        """What is waited for: the events of poll(2) by descriptor."""
+        return self._masks
+
+    @property
+    def always_ready(self) -> bool:
+        """Whether one of them is ready at any time."""
+        return bool(self._always)
 
     def wait(self, seconds: float) -> None:
         """Wait up to `seconds` for readiness, and tell whoever owns it."""

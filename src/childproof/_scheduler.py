@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from childproof._budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, Budget
 from childproof._command import Command, make_command, plain_command
-from childproof._exchange import Exchange, State
+from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._report import Facts, make_result
 from childproof._router import Router
 from childproof._run import announce
-from childproof._spawner import FAILED
+from childproof._spawner import FAILED, Child
 
 if TYPE_CHECKING:
+    from childproof._many import Collector
     from childproof._result import Result
 
 MOST_SPAWNING = 64
@@ -38,6 +39,11 @@ _STARVED = {
     "dup": (EMFILE, ENFILE),
 }
 """What a spawn fails with where the host is short of something that others will give back, by stage."""
+
+
+_children: set[Child] = set()
+"""Those that run. Where a handle on one is part of a cycle, the garbage collector would otherwise finalize
+the child before the handle, which is to kill it yet."""
 
 
 class _Starvable(Exchange):
@@ -113,8 +119,18 @@ class Scheduler:
 
     """
 
-    def __init__(self, elements: Iterator[Any], most_jobs: float, common: Mapping[str, Any]) -> None:
-        """`elements` gives commands, or `LATER`; `common` are the options of all."""
+    def __init__(
+        self, elements: Iterator[Any], most_jobs: int, common: Mapping[str, Any], in_loop: bool = False
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            elements: gives commands, or `LATER`.
+            most_jobs: how many may run at once.
+            common: the options of all.
+            in_loop: it is driven by an event loop, which waits for one descriptor.
+
+        """
         self._elements = elements
         self._common = common
         self._most_jobs = most_jobs
@@ -125,7 +141,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Job]] = []
         self._heap_count = 0
         self._budget: Budget | None = None
-        self.router = Router(most_jobs)
+        self.router = Router(inf if in_loop else most_jobs)
         self.started = 0
         self.finished: deque[tuple[Job, Result[Any]]] = deque()
 
@@ -133,6 +149,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing runs, and nothing is to come."""
         return not (self._running or self._more or self._put_off)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What runs now."""
+        return list(self._running)
 
     @property
     def running(self) -> int:
@@ -193,6 +214,7 @@ class Scheduler:
         self._reckon(job, SPAWNING_FDS)
         self._spawning += 1
         job.spawning = True
+        _children.add(exchange.child)
         exchange.begin()
         self.look_at(job)
         return not exchange.starved
@@ -209,14 +231,15 @@ class Scheduler:
         now = monotonic()
         seconds = self.wake_at - now
         self.router.wait(min(seconds, most_seconds) if seconds > 0 else 0)
-        self._tick()
+        self.tick()
 
     @property
     def wake_at(self) -> float:
         """When something is due although no descriptor tells, on `time.monotonic`."""
         return self._heap[0][0] if self._heap else inf
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Do what is due by now."""
         heap = self._heap
         now = monotonic()
         while heap and heap[0][0] <= now:
@@ -247,6 +270,7 @@ class Scheduler:
 
     def _end(self, job: Job, exchange: _Starvable) -> None:
         job.exchange = None
+        _children.discard(exchange.child)
         self._running.discard(job)
         self._reckon(job, 0)
         if exchange.starved:
@@ -259,21 +283,46 @@ class Scheduler:
             exchange.result.index = job.index
             self.finished.append((job, exchange.result))
 
+    def collect(self, collector: Collector) -> None:
+        """Start what may be started, and give `collector` what is over."""
+        if not collector.full:
+            self.fill()
+        while self.finished and not collector.over:
+            job, result = self.finished.popleft()
+            collector.take(result, job.command.check, self.started, self.running)
+
     # ---- ending early ----
+
+    def stop(self) -> float:
+        """Start no more, and begin to kill what runs; by when it will have ended, on `time.monotonic`, if
+        it is driven on.
+        """
+        self._more = False
+        self._put_off.clear()
+        now = monotonic()
+        for job in list(self._running):
+            if job.exchange is not None:
+                job.exchange.stop(0, now)
+                self.look_at(job)
+        return now + CLEARING_SECONDS + 0.2
 
     def close(self) -> None:
         """Kill and reap what runs, and let go of everything."""
         interrupted: BaseException | None = None
+        try:
+            until = self.stop() if self._running and not self.router.is_copy else 0
+            while self._running and (left := until - monotonic()) > 0:
+                self.wait(left)
+        except BaseException as error:  # all die first all the same
+            interrupted = error
         while self._running:
-            job = next(iter(self._running))
+            exchange = self._running.pop().exchange
             try:
-                if job.exchange is not None:
-                    job.exchange.abort()
-            except BaseException as error:  # the others die first all the same
+                if exchange is not None:
+                    exchange.abort()
+                    _children.discard(exchange.child)
+            except BaseException as error:
                 interrupted = error
-            self._running.discard(job)
-        self._more = False
-        self._put_off.clear()
         self.router.close()
         if interrupted is not None:
             raise interrupted
@@ -281,6 +330,8 @@ class Scheduler:
 
 def command_of(element: Any, common: Mapping[str, Any]) -> Command:
     """The command that one element of `cmds` stands for."""
+    if isinstance(element, Command):
+        return element
     if not isinstance(element, Mapping):
         return make_command(element, **common) if common else plain_command(element, None, None)
     options = {**common, **element}
