@@ -16,6 +16,7 @@ from childproof._cli_base import FAILED, STOPPED, Parser, Stopped, Stopper, comp
 SUBCOMMANDS = {
     "run": "run a command with a deadline and exit with its code",
     "launch": "start a service that is nobody's child, and print its pid",
+    "many": "run the commands of the standard input, some at once",
     "holders": "show who has a pipe, a file or a socket open",
     "tree": "show a process, all that belong to it, and what they wait in",
     "bench": "measure what spawning costs on this machine",

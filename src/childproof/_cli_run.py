@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -21,9 +20,8 @@ from childproof._cli_base import (
     seconds,
     write,
 )
-from childproof._journal import held_sentence
+from childproof._cli_result import diagnosis, result_fields
 from childproof._run import run
-from childproof._text import Masker
 
 if TYPE_CHECKING:
     from childproof._result import Result
@@ -56,29 +54,11 @@ exit status:
 """
 
 
-# ---- what is said about a result ----
-
-
-def _diagnosis(result: Result[Any]) -> list[str]:
-    """What the code does not tell. Not from `err`, in which the sentence of a failed start is too."""
-    lines = [] if result.error is None else [str(result.error)]
-    lines += [f"at the deadline: {examined}" for examined in result.autopsy]
-    lines += [f"killed pid {info.pid} ({info.command}), child of {info.ppid}" for info in result.killed]
-    lines += [f"could not kill pid {info.pid} ({info.command})" for info in result.survivors]
-    if result.held:
-        lines.append(held_sentence(result, Masker(())))
-        lines.append(
-            "they live on, but what they write there from now on gets EPIPE or SIGPIPE, since childproof ends:"
-            " for a service use childproof launch, or a file"
-        )
-    return lines
-
-
 def _finish(result: Result[Any], outlets: dict[str, Outlet]) -> None:
     """Write what slow readers have not taken yet, then the diagnosis. What fails here does not change
     the code any more: the command is over.
     """
-    lines = _diagnosis(result)
+    lines = diagnosis(result)
     for name, outlet in outlets.items():
         outlet.until = max(outlet.until, monotonic() + PATIENCE_SECONDS)
         with suppress(OSError):
@@ -90,33 +70,6 @@ def _finish(result: Result[Any], outlets: dict[str, Outlet]) -> None:
         text = b"".join(map(line, lines))
         with suppress(OSError):
             errors.take(b"\n" + text if errors.mid_line else text)
-
-
-def _visible(word: str) -> str:
-    """`word` of the command line with escapes for undecodable bytes, as output has them."""
-    return os.fsencode(word).decode("utf-8", "backslashreplace")
-
-
-def _as_json(result: Result[Any]) -> bytes:
-    cmd, error, usage = result.cmd, result.error, result.usage
-    fields = {
-        "cmd": _visible(cmd) if isinstance(cmd, str) else [_visible(word) for word in cmd],
-        "code": result.code,
-        "out": result.out,
-        "err": result.err,
-        "pid": result.pid,
-        "outcome": result.outcome.value,
-        "duration": result.duration,
-        "usage": None if usage is None else usage._asdict(),
-        "truncated": result.truncated,
-        "held": [holder._asdict() for holder in result.held],
-        "killed": [info._asdict() for info in result.killed],
-        "autopsy": [examined._asdict() for examined in result.autopsy],
-        "survivors": [info._asdict() for info in result.survivors],
-        "error": None if error is None else {"stage": error.stage, "errno": error.errno, "message": str(error)},
-        "ok": result.ok,
-    }
-    return as_json(fields)
 
 
 # ---- the command line ----
@@ -191,6 +144,6 @@ def _run(args: argparse.Namespace, stopper: Stopper) -> int:
     except (TypeError, ValueError) as error:
         args.parser.error(str(error))
     if args.json:
-        write(1, _as_json(result), inf)
+        write(1, as_json(result_fields(result)), inf)
     _finish(result, outlets)
     return result.code if result.code >= 0 else STOPPED - result.code

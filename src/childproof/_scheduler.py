@@ -125,7 +125,8 @@ class Scheduler:
         """Nothing is started yet.
 
         Args:
-            elements: gives commands, or `LATER`.
+            elements: gives commands, or `LATER`; if it has ``attach``, that is given the router, by
+                which it can make itself heard of when there is one.
             most_jobs: how many may run at once.
             common: the options of all.
             in_loop: it is driven by an event loop, which waits for one descriptor.
@@ -142,6 +143,8 @@ class Scheduler:
         self._heap_count = 0
         self._budget: Budget | None = None
         self.router = Router(inf if in_loop else most_jobs)
+        if hasattr(elements, "attach"):
+            elements.attach(self.router)
         self.started = 0
         self.finished: deque[tuple[Job, Result[Any]]] = deque()
 
