@@ -337,7 +337,13 @@ def command_of(element: Any, common: Mapping[str, Any]) -> Command:
         return element
     if not isinstance(element, Mapping):
         return make_command(element, **common) if common else plain_command(element, None, None)
-    options = {**common, **element}
-    if "cmd" not in options:
+    return make_command(**options_of(element, common))
+
+
+def options_of(element: Any, common: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `run` that one element of `cmds` stands for; its own come before the common."""
+    if not isinstance(element, Mapping):
+        return {**common, "cmd": element}
+    if "cmd" not in element:
         raise TypeError(f"a mapping must have a 'cmd': {element!r}")
-    return make_command(**options)
+    return {**common, **element}
