@@ -119,7 +119,7 @@ def _strings(cmd: Any, argv: tuple[bytes, ...], candidates: tuple[bytes, ...]) -
     return strings
 
 
-def _candidates(program: bytes, path: bytes | None) -> tuple[bytes, ...]:
+def candidates_of(program: bytes, path: bytes | None) -> tuple[bytes, ...]:
     """The paths that execve is to try, as `os.get_exec_path` has them."""
     if b"/" in program:
         return (program,)
@@ -139,7 +139,7 @@ def _make_environment(variables: Mapping[bytes, bytes], drop_mark: bool) -> Envi
     return Environment(b"".join(items), len(items), variables.get(b"PATH"), variables.get(MARK))
 
 
-def _inherited() -> Environment:
+def inherited_environment() -> Environment:
     """`os.environ`, encoded. Most runs find it as the last one did, so it is compared, not built."""
     global _seen
     # os.environ keeps its encoded items in one dict; comparing two dicts of the same objects takes
@@ -276,9 +276,9 @@ def make_command(
         TypeError, ValueError: a parameter is wrong; nothing has been created.
 
     """
-    environment = _inherited() if env is None else _given(env)
+    environment = inherited_environment() if env is None else _given(env)
     argv = _argv(cmd)
-    candidates = _candidates(argv[0], environment.path)
+    candidates = candidates_of(argv[0], environment.path)
     if encoding != "utf-8" or errors != "backslashreplace":
         _codec(encoding, errors)
     feed = None
@@ -343,9 +343,9 @@ _DEFAULTS = make_command(["true"])[Command._fields.index("env") :]
 
 def plain_command(cmd: Any, input: Any, timeout: Any) -> Command:  # noqa: A002  # as above
     """`make_command` for a call without options, which is the one that has to be fast."""
-    environment = _inherited()
+    environment = inherited_environment()
     argv = _argv(cmd)
-    candidates = _candidates(argv[0], environment.path)
+    candidates = candidates_of(argv[0], environment.path)
     stdin, feed = (NULL, None) if input is None else feed_stdio(input, "utf-8")
     strings = _strings(cmd, argv, candidates)
     head = cmd, input, _timeout(timeout), argv, candidates, strings, environment, stdin, feed

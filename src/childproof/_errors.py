@@ -52,3 +52,13 @@ class CommandError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class OutputCut(RuntimeWarning):
+    """`communicate` of the drop-in came back though somebody still holds the pipes of a child that has
+    ended. The text names the holders; they go on, and what they write is discarded.
+    """
+
+
+class StatusLost(RuntimeWarning):
+    """The status of a child of the drop-in was taken by somebody else's wait: its returncode is 125."""

@@ -230,6 +230,38 @@ class Child:
         self._c = _spare.pop() if _spare else ffi.gc(ffi.new(_CHILD), lib.cp_child_release)
         lib.cp_child_init(self._c)
 
+    @classmethod
+    def adopted(cls, pid: int, pidfd: int) -> Child:
+        """A child that somebody else in this process has started, and has not reaped.
+
+        Args:
+            pid: its process id.
+            pidfd: it belongs to the `Child` from now on; -1: there is none.
+
+        """
+        child = cls()
+        child._c.fd[PIDFD] = pidfd
+        child._c.pid = pid
+        child._c.state = STARTED
+        return child
+
+    @classmethod
+    def remains(cls, pid: int, fds: dict[int, int]) -> Child:
+        """What is left of a child that somebody else reaps: pipes, which others hold.
+
+        Args:
+            pid: its process id, for the log.
+            fds: by slot, descriptors that are copied.
+
+        """
+        child = cls()
+        child._c.pid = pid
+        child._c.state = STARTED
+        child._c.reaped = 1
+        for slot, fd in fds.items():
+            child._c.fd[slot] = os.dup(fd)
+        return child
+
     def spawn(self, command: Command, token: bytes | None) -> bool:
         """Start `command`; whether there is a child now. Does not wait for the exec.
 

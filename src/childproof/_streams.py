@@ -11,7 +11,7 @@ import select
 from childproof._feed import Feeder, make_feeder
 from childproof._light import TYPE_CHECKING, Protocol
 from childproof._output import Output
-from childproof._spawner import DISOWNED, STDERR, STDIN, STDOUT, Child
+from childproof._spawner import DISOWNED, STDERR, STDIN, STDOUT
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -27,6 +27,20 @@ class Registry(Protocol):
 
     def unregister(self, fd: int, /) -> object:
         """Do so no more."""
+
+
+class Owner(Protocol):
+    """Who has the descriptors: a `Child`, or whoever else owns the parent's ends of its pipes."""
+
+    @property
+    def state(self) -> int:
+        """As that of a `Child`."""
+
+    def fd(self, slot: int, /) -> int:
+        """The parent's end of the pipe in `slot`, or -1."""
+
+    def close(self, slot: int, /) -> None:
+        """Close it, once."""
 
 
 def refuse_copy() -> NoReturn:
@@ -46,7 +60,7 @@ class Streams:
 
     _feeder: Feeder | None = None
 
-    def __init__(self, command: Command, child: Child, registry: Registry) -> None:
+    def __init__(self, command: Command, child: Owner, registry: Registry) -> None:
         self._command = command
         self._child = child
         self._registry = registry
@@ -74,6 +88,11 @@ class Streams:
         if command.feed is not None:
             self._feeder = make_feeder(command.feed, fds[STDIN], command.encoding)
             self._feed(-1)
+
+    @property
+    def feeding(self) -> bool:
+        """Whether there is input that has not been written yet."""
+        return self._feeder is not None
 
     @property
     def can_restart(self) -> bool:

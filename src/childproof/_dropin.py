@@ -1,0 +1,112 @@
+"""What the parts of the drop-in share: the stdlib's `subprocess`, its settings, when it stands aside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from math import inf, isnan
+from typing import Any
+
+stdlib = subprocess
+"""The stdlib's module, whatever name it is imported by later."""
+
+LINGER_SECONDS = 0.5
+"""How long `communicate` goes on reading after the child's end, unless it is told otherwise."""
+
+Linger = float | None
+
+
+def checked_linger(value: Any) -> Linger:
+    """`value` as seconds to linger.
+
+    Raises:
+        TypeError, ValueError: it is none.
+
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"linger must be a number of seconds or None, not {value!r}")
+    if isnan(value) or value < 0:
+        raise ValueError(f"linger must not be negative or NaN: {value!r}")
+    return float(value)
+
+
+class Settings:
+    """What holds for all calls.
+
+    Attributes:
+        linger: seconds; `None`: as long as anybody holds a pipe, as the stdlib does.
+
+    """
+
+    linger: Linger = LINGER_SECONDS
+
+
+settings = Settings()
+
+
+class Limit(threading.local):
+    """The deadline that `run` hands to the constructor, which has no parameter for it.
+
+    Attributes:
+        until: on `time.monotonic`.
+        timeout: seconds, as it was given.
+
+    """
+
+    until = inf
+    timeout: float | None = None
+
+    def set(self, until: float, timeout: float | None) -> None:
+        """For the next constructor in this thread."""
+        self.until, self.timeout = until, timeout
+
+    def take(self) -> tuple[float, float | None]:
+        """What was set, once: what a hook starts meanwhile has nothing to do with it."""
+        until, timeout = self.until, self.timeout
+        self.until, self.timeout = inf, None
+        return until, timeout
+
+
+limit = Limit()
+
+
+# ---- when the stdlib's own spawn is wanted ----
+
+try:
+    import _posixsubprocess
+except ImportError:  # not a POSIX system
+    _posixsubprocess = None  # type: ignore[assignment]
+
+_fork_exec = getattr(_posixsubprocess, "fork_exec", None)
+
+
+def fork_exec_is_replaced() -> bool:
+    """A debugger follows children by a function of its own in the place of the stdlib's."""
+    # 3.10 has no name of its own for it.
+    return (
+        getattr(_posixsubprocess, "fork_exec", None) is not _fork_exec
+        or getattr(stdlib, "_fork_exec", _fork_exec) is not _fork_exec
+    )
+
+
+def is_green() -> bool:
+    """Whether gevent or eventlet has put its own functions in the place of those that block: then a
+    child must be waited for by theirs, or all green threads stand still.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and any(map(monkey.is_module_patched, ("os", "select", "subprocess"))):
+        return True
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher is not None and any(map(patcher.is_monkey_patched, ("os", "select")))
+
+
+def original_popen() -> type[subprocess.Popen[Any]]:
+    """The stdlib's class, also where gevent has replaced it already."""
+    found = stdlib.Popen
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        found = monkey.get_original("subprocess", "Popen")
+    return found

@@ -1,0 +1,242 @@
+"""Starting the child of a `Popen`: from the stdlib's arguments to a command for the spawner."""
+
+from __future__ import annotations
+
+import os
+import sys
+from errno import ECHILD
+from math import ceil
+from time import monotonic
+
+from childproof._attributes import MOST_ID, NO_ATTRIBUTES, Attributes
+from childproof._command import Command, Environment, candidates_of, inherited_environment, make_command
+from childproof._dropin import fork_exec_is_replaced, is_green, stdlib
+from childproof._light import TYPE_CHECKING, NamedTuple
+from childproof._spawner import FAILED, SPAWNING, Child, spawn_suspends
+from childproof._stdio import INHERIT, Stdio
+
+if TYPE_CHECKING:
+    from typing import Any
+
+DISCARD_SECONDS = 0.6
+"""How long a child that was given up is waited for; then the background reaps it."""
+
+
+class Asked(NamedTuple):
+    """The arguments of the stdlib's `Popen._execute_child`, in its order (3.10 lacks the last one)."""
+
+    args: Any
+    executable: Any
+    preexec_fn: Any
+    close_fds: Any
+    pass_fds: Any
+    cwd: Any
+    env: Any
+    startupinfo: Any
+    creationflags: Any
+    shell: Any
+    p2cread: int
+    p2cwrite: int
+    c2pread: int
+    c2pwrite: int
+    errread: int
+    errwrite: int
+    restore_signals: Any
+    gid: int | None
+    gids: list[int] | None
+    uid: int | None
+    umask: int
+    start_new_session: Any
+    process_group: int = -1
+
+
+def read_arguments(given: tuple[Any, ...]) -> Asked | None:
+    """`given`, by name; `None`: the stdlib's own spawn must do it."""
+    try:
+        asked = Asked(*given)
+    except TypeError:  # a Python that hands over more than is known here
+        return None
+    if asked.preexec_fn is not None or fork_exec_is_replaced() or is_green():
+        return None
+    # Numbers that no system call takes: it is for the stdlib to say so in its words.
+    ids = (*(asked.gids or ()), asked.uid or 0, asked.gid or 0)
+    if any(number > MOST_ID for number in ids) or not -1 <= asked.umask <= 0o7777:
+        return None
+    return asked
+
+
+def words_of(asked: Asked) -> tuple[list[Any], Any]:
+    """The argument list and the program, as the stdlib decides them.
+
+    Raises:
+        TypeError: a path with ``shell=True``.
+
+    """
+    args = asked.args
+    if isinstance(args, (str, bytes)):
+        words = [args]
+    elif isinstance(args, os.PathLike):
+        if asked.shell:
+            raise TypeError("path-like args is not allowed when shell is true")
+        words = [args]
+    else:
+        words = list(args)
+    if asked.shell:
+        words = ["/bin/sh", "-c", *words]
+        if asked.executable:
+            words[0] = asked.executable
+    return words, words[0] if asked.executable is None else asked.executable
+
+
+def _encode(value: Any) -> bytes:
+    data = os.fsencode(value)
+    if b"\0" in data:
+        raise ValueError("embedded null byte")
+    return data
+
+
+def _given_environment(env: Any) -> Environment:
+    items = []
+    for name, value in env.items():
+        key = os.fsencode(name)
+        if b"=" in key:
+            raise ValueError("illegal environment variable name")
+        items.append(_encode(key + b"=" + os.fsencode(value)) + b"\0")
+    return Environment(b"".join(items), len(items), None, None)
+
+
+def _candidates(executable: bytes, env: Any, environment: Environment) -> tuple[bytes, ...]:
+    if env is None or b"/" in executable:
+        return candidates_of(executable, environment.path)
+    return tuple([os.path.join(os.fsencode(folder), executable) for folder in os.get_exec_path(env)])
+
+
+def _pass_fds(fds: Any) -> tuple[int, ...]:
+    numbers = sorted(set(map(int, fds)))
+    if numbers and not 0 <= numbers[0] <= numbers[-1] < 1 << 31:
+        raise ValueError("bad value(s) in fds_to_keep")
+    return tuple([fd for fd in numbers if fd > 2])  # those below are there anyway
+
+
+def _attributes(asked: Asked) -> Attributes:
+    if (
+        asked.close_fds
+        and not asked.pass_fds
+        and asked.restore_signals
+        and asked.umask < 0
+        and asked.process_group < 0
+        and asked.gid is asked.gids is asked.uid is None
+    ):
+        return NO_ATTRIBUTES
+    return Attributes(
+        uid=asked.uid,
+        gid=asked.gid,
+        groups=None if asked.gids is None else tuple(asked.gids),
+        umask=None if asked.umask < 0 else asked.umask,
+        pass_fds=_pass_fds(asked.pass_fds),
+        process_group=None if asked.process_group < 0 else asked.process_group,
+        keep_fds=not asked.close_fds,
+        keep_signals=not asked.restore_signals,
+    )
+
+
+def _stdio(fd: int) -> Stdio:
+    return INHERIT if fd == -1 else Stdio("fd", fd)
+
+
+TEMPLATE = make_command(["true"], mark=False, new_session=False)
+"""What a `Popen` does not ask of a command."""
+
+
+def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command, bytes | None]:
+    """What to give to the spawner: a command, and the mark of an outer run, which stays as it is.
+
+    Raises:
+        TypeError, ValueError: as the stdlib raises them.
+
+    """
+    argv = tuple([os.fsencode(word) for word in words])
+    environment = inherited_environment() if asked.env is None else _given_environment(asked.env)
+    candidates = _candidates(os.fsencode(executable), asked.env, environment)
+    strings = b"\0".join((*argv, *candidates, b""))
+    if strings.count(b"\0") != len(argv) + len(candidates):
+        raise ValueError("embedded null byte")
+    command = TEMPLATE._replace(
+        cmd=asked.args,
+        argv=argv,
+        candidates=candidates,
+        strings=strings,
+        environment=environment,
+        env=asked.env,
+        cwd=None if asked.cwd is None else _encode(asked.cwd),
+        stdin=_stdio(asked.p2cread),
+        stdout=_stdio(asked.c2pwrite),
+        stderr=_stdio(asked.errwrite),
+        new_session=bool(asked.start_new_session),
+        attributes=_attributes(asked),
+        start="auto" if getattr(stdlib, "_USE_VFORK", True) else "fork",
+    )
+    if spawn_suspends(command):
+        command = command._replace(start="fork")  # no deadline reaches a thread that is suspended
+    return command, environment.mark
+
+
+def await_exec(child: Child, until: float) -> bool:
+    """Wait until it is known whether `child` has exec'ed; `False` when `until` came first. Signal
+    handlers run meanwhile.
+    """
+    while child.state == SPAWNING:
+        remaining = until - monotonic()
+        if remaining <= 0:
+            return False
+        # A second at most, since a signal that comes just before the wait does not end it.
+        child.await_exec(ceil(min(remaining, 1.0) * 1000))
+    return True
+
+
+def reap_soon(child: Child, seconds: float) -> bool:
+    """Wait for the end of a child that is about to end; whether it has been reaped."""
+    import select
+
+    until = monotonic() + seconds
+    poller = select.poll()
+    if child.pidfd >= 0:
+        poller.register(child.pidfd, select.POLLIN)
+    while not child.reap():
+        remaining = until - monotonic()
+        if remaining <= 0:
+            return False
+        poller.poll(ceil(min(remaining, 1.0 if child.pidfd >= 0 else 0.002) * 1000))
+    return True
+
+
+def discard(child: Child) -> bool:
+    """Kill a child that nobody will have, and reap it, in the background where that takes longer;
+    whether it is done.
+    """
+    from signal import SIGKILL
+
+    if child.pid <= 0:
+        return True
+    child.signal(SIGKILL)
+    if reap_soon(child, DISCARD_SECONDS):
+        return True
+    from childproof._janitor import janitor
+
+    janitor.adopt(child)
+    return False
+
+
+def start_error(asked: Asked, executable: Any, child: Child) -> OSError:
+    """What the stdlib raises for a child that did not exec."""
+    number = child.errno or ECHILD
+    if child.state == FAILED and child.stage == "exec":
+        return OSError(number, os.strerror(number), executable)
+    if child.state == FAILED and child.stage == "chdir":
+        return OSError(number, os.strerror(number), asked.cwd)
+    return OSError(number, os.strerror(number))
+
+
+def audit(executable: Any, words: list[Any], asked: Asked) -> None:
+    """The stdlib's event."""
+    sys.audit("subprocess.Popen", executable, words, asked.cwd, asked.env)

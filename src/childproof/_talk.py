@@ -1,0 +1,261 @@
+"""`communicate` of the drop-in: the pipes of one `Popen`, fed and read until they have ended, or the
+child has and nobody else lets go of them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import select
+from math import ceil, inf
+from time import monotonic
+
+from childproof._light import TYPE_CHECKING
+from childproof._popen_start import TEMPLATE
+from childproof._spawner import STDERR, STDIN, STDOUT, Child
+from childproof._stdio import NULL, PIPE, Feed, bytes_view
+from childproof._streams import Streams
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+    from typing import Any
+
+    from childproof._result import Holder
+
+MOST_SECONDS = 3600.0
+"""The longest single wait."""
+
+NAMING_SECONDS = 0.1
+"""How long the end waits for the names of holders."""
+
+STATUS_PAUSE = 0.05
+"""How often the child's end is looked for without a pidfd, in seconds."""
+
+_FIRST_READ = 65536
+
+SLOTS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR}
+
+
+def text_is_pending(file: Any) -> bool:
+    """Whether a text file has decoded what has not been read from it yet: that cannot be had again.
+
+    `io.TextIOWrapper.reconfigure` refuses exactly then.
+    """
+    if not isinstance(file, io.TextIOWrapper):
+        return False
+    try:
+        file.reconfigure(errors=file.errors)
+    except io.UnsupportedOperation:
+        return True
+    return False
+
+
+def _read_ahead(file: Any) -> bytes:
+    """What a file object of the caller's has read of its pipe and not handed out. The pipe must not
+    block.
+    """
+    buffered = getattr(file, "buffer", file)
+    return (buffered.read1(_FIRST_READ) or b"") if isinstance(buffered, io.BufferedReader) else b""
+
+
+def decode_so_far(data: bytes, file: Any) -> str:
+    """The text of output that was cut off at any byte; it never raises."""
+    try:
+        text = codecs.getincrementaldecoder(file.encoding)(file.errors).decode(data)
+    except UnicodeError:
+        text = data.decode(file.encoding, "backslashreplace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class Talk:
+    """See the module. Used by one thread at a time.
+
+    Attributes:
+        held: who held the pipes when they were cut off.
+
+    """
+
+    def __init__(self, process: Popen[Any], child: Child, encoded: Any) -> None:
+        """`encoded`: what is to be written to the child's stdin, bytes-like; empty: nothing."""
+        self._files = {STDIN: process.stdin, STDOUT: process.stdout, STDERR: process.stderr}
+        self._child = child
+        self._poller = select.poll()
+        self._exited = False
+        self._cut_at = inf
+        self._pidfd = -1
+        self._blocking: list[int] = []
+        self._streams: Streams | None = None
+        self.held: tuple[Holder, ...] = ()
+        feed = Feed(data=bytes_view(encoded)) if encoded else None
+        fds = [self._take(slot, slot != STDIN or feed is not None) for slot in (STDIN, STDOUT, STDERR)]
+        command = TEMPLATE._replace(
+            stdout=PIPE if fds[STDOUT] >= 0 else NULL,
+            stderr=PIPE if fds[STDERR] >= 0 else NULL,
+            feed=feed,
+        )
+        self._read: dict[int, bytes] = {}
+        # It refers back to this object: `_finish` parts them, so that what was read goes with the `Popen`.
+        streams = self._streams = Streams(command, self, self._poller)
+        streams.listen(fds)
+        for output in streams.outputs:
+            if data := _read_ahead(self._files[output.slot]):
+                output.add(data)
+
+    # ---- whom the streams ask, in the place of a child that owns its pipes ----
+
+    @property
+    def state(self) -> int:
+        """The child's."""
+        return self._child.state
+
+    def fd(self, slot: int) -> int:
+        """The descriptor of the file object for `slot`, or -1."""
+        file = self._files[slot]
+        return -1 if file is None or file.closed is True else int(file.fileno())
+
+    def close(self, slot: int) -> None:
+        """Close the file object, whose reader may be gone."""
+        file = self._files[slot]
+        if file is not None:
+            try:
+                file.close()
+            except BrokenPipeError:
+                pass  # the child need not read its input
+
+    def _take(self, slot: int, wanted: bool) -> int:
+        fd = self.fd(slot) if wanted else -1
+        if fd >= 0 and os.get_blocking(fd):
+            os.set_blocking(fd, False)
+            self._blocking.append(slot)
+        return fd
+
+    # ---- what `_communicate` calls ----
+
+    def go_on(self, until: float, pidfd: int, linger: float | None) -> bool:
+        """Feed and read; whether it is over, and not `until` has come.
+
+        Args:
+            until: on `time.monotonic`.
+            pidfd: the child's, -1 for none.
+            linger: seconds to go on after its end, `None` for ever.
+
+        """
+        streams = self._streams
+        if streams is None:
+            return True
+        self._watch(pidfd, linger)
+        try:
+            over = self._loop(streams, until, linger)
+        finally:
+            self._unwatch()
+            for output in streams.outputs:
+                if output.fd < 0:
+                    self.close(output.slot)
+        if over:
+            self._read = self._collect(streams)
+            self._streams = None
+        return over
+
+    def data(self, slot: int) -> bytes | None:
+        """What has been read; `None` for what is no pipe."""
+        if self._files[slot] is None:
+            return None
+        read = self._read if self._streams is None else self._collect(self._streams)
+        return read.get(slot, b"")
+
+    @staticmethod
+    def _collect(streams: Streams) -> dict[int, bytes]:
+        read = {}
+        for output in streams.outputs:
+            head, tail = output.sink.parts() if output.sink is not None else (b"", b"")
+            read[output.slot] = head + tail if tail else head
+        return read
+
+    def pause(self) -> None:
+        """Give the files back as they were: the caller may want to read them himself."""
+        for slot in self._blocking:
+            if (fd := self.fd(slot)) >= 0:
+                os.set_blocking(fd, True)
+
+    def resume(self) -> None:
+        """The opposite."""
+        for slot in self._blocking:
+            if (fd := self.fd(slot)) >= 0:
+                os.set_blocking(fd, False)
+
+    # ---- the loop ----
+
+    def _watch(self, pidfd: int, linger: float | None) -> None:
+        if self._exited or linger is None:
+            return
+        self._pidfd = pidfd
+        if self._child.ended() != 0:
+            self._on_exit(linger)
+        elif pidfd >= 0:
+            self._poller.register(pidfd, select.POLLIN)
+
+    def _unwatch(self) -> None:
+        """Its number may be another's by the next call."""
+        if self._pidfd >= 0 and not self._exited:
+            self._poller.unregister(self._pidfd)
+        self._pidfd = -1
+
+    def _on_exit(self, linger: float) -> None:
+        self._exited = True
+        self._cut_at = monotonic() + linger
+
+    def _loop(self, streams: Streams, until: float, linger: float | None) -> bool:
+        while streams.open or streams.feeding:
+            now = monotonic()
+            if now >= self._cut_at:
+                self._cut(streams)
+                return True
+            for fd, _ in self._poller.poll(self._wait_ms(now, until, linger)):
+                if fd != self._pidfd or self._exited:
+                    streams.ready(fd)
+                elif linger is not None:
+                    self._poller.unregister(fd)
+                    self._on_exit(linger)
+            if self._pidfd < 0 and linger is not None and not self._exited and self._child.ended() != 0:
+                self._on_exit(linger)
+            if until != inf and monotonic() >= until:
+                return not (streams.open or streams.feeding)
+        return True
+
+    def _wait_ms(self, now: float, until: float, linger: float | None) -> int | None:
+        wake_at = min(until, self._cut_at)
+        if self._pidfd < 0 and linger is not None and not self._exited:
+            wake_at = min(wake_at, now + STATUS_PAUSE)
+        if wake_at == inf:
+            return None
+        return ceil(min(max(wake_at - now, 0), MOST_SECONDS) * 1000)
+
+    # ---- somebody else holds the pipes ----
+
+    def _cut(self, streams: Streams) -> None:
+        """The child has ended and the time to linger is over."""
+        streams.stop_feeding()
+        streams.read_what_is_there()
+        if not streams.open:
+            return
+        from childproof._holders import Search, pipe_links
+
+        session = self._child.pid if self._child.leads_group else None
+        search = Search(pipe_links(streams.ends()), session)
+        name_until = monotonic() + NAMING_SECONDS
+        while not search.answered() and monotonic() < name_until:
+            select.poll().poll(1)
+        self.held = search.holders()
+        self._hand_over(streams)
+
+    def _hand_over(self, streams: Streams) -> None:
+        """Have the background drain the pipes: whoever writes there must not die of SIGPIPE."""
+        from childproof._janitor import janitor
+
+        outputs = list(streams.open.values())
+        janitor.adopt(Child.remains(self._child.pid, {output.slot: output.fd for output in outputs}))
+        for output in outputs:
+            self._poller.unregister(output.fd)
+            output.ended()
+        streams.open.clear()
