@@ -5,7 +5,7 @@ code, out, err = childproof.run("ls -l | wc -l", timeout=5)
 
 from __future__ import annotations
 
-from childproof._errors import CommandError, SpawnError
+from childproof._errors import CommandError, OutputCut, SpawnError, StatusLost
 from childproof._light import TYPE_CHECKING
 from childproof._result import Examined, Holder, Outcome, ProcessInfo, Result, Spawned, Usage
 from childproof._run import run
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from childproof._kill import TreeKilled, kill_tree
     from childproof._launch import launch
     from childproof._leaks import LeakyFd, leaky_fds
+    from childproof._patch import patch, unpatch
     from childproof._pipeline import PipelineResult, pipeline
     from childproof._start import Child, start
     from childproof._stream import Stream, stream
@@ -30,11 +31,13 @@ __all__ = [
     "Holder",
     "LeakyFd",
     "Outcome",
+    "OutputCut",
     "PipelineResult",
     "ProcessInfo",
     "Result",
     "SpawnError",
     "Spawned",
+    "StatusLost",
     "Stream",
     "Tee",
     "TreeKilled",
@@ -44,11 +47,13 @@ __all__ = [
     "kill_tree",
     "launch",
     "leaky_fds",
+    "patch",
     "pipeline",
     "run",
     "start",
     "stream",
     "tee",
+    "unpatch",
 ]
 
 _LAZY = {
@@ -62,10 +67,12 @@ _LAZY = {
     "kill_tree": "_kill",
     "launch": "_launch",
     "leaky_fds": "_leaks",
+    "patch": "_patch",
     "pipeline": "_pipeline",
     "start": "_start",
     "stream": "_stream",
     "tee": "_tee",
+    "unpatch": "_patch",
 }
 """Where what `run` does not need is imported from when it is first asked for."""
 

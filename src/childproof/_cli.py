@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "many": "run the commands of the standard input, some at once",
     "holders": "show who has a pipe, a file or a socket open",
     "tree": "show a process, all that belong to it, and what they wait in",
+    "python": "run a Python program whose subprocess is childproof's",
     "bench": "measure what spawning costs on this machine",
 }
 """What each does. The module ``_cli_NAME`` has ``fill(parser)``, which adds the arguments and sets the

@@ -14,6 +14,7 @@ import warnings
 from math import ceil, inf
 from time import monotonic
 
+from childproof import _popen_asyncio
 from childproof import _popen_start as start
 from childproof._dropin import checked_linger, is_green, limit, original_popen, settings, stdlib
 from childproof._errors import OutputCut, StatusLost
@@ -90,6 +91,7 @@ class Popen(_Base):  # type: ignore[misc, type-arg]  # a base that is looked up 
     def _execute_child(self, *given: Any) -> None:
         self._began = monotonic()
         self._until, timeout = limit.take()
+        _popen_asyncio.install_if_wanted()
         asked = start.read_arguments(given)
         if asked is None:
             super()._execute_child(*given)

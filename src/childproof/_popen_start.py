@@ -144,6 +144,14 @@ def _stdio(fd: int) -> Stdio:
     return INHERIT if fd == -1 else Stdio("fd", fd)
 
 
+def _may_share_memory() -> bool:
+    """``subprocess._USE_VFORK``, by which the stdlib's users forbid vfork."""
+    try:
+        return bool(getattr(stdlib, "_USE_VFORK", True))
+    except Exception:  # no truth value: the stdlib's C code takes that for a yes
+        return True
+
+
 TEMPLATE = make_command(["true"], mark=False, new_session=False)
 """What a `Popen` does not ask of a command."""
 
@@ -174,7 +182,7 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
         stderr=_stdio(asked.errwrite),
         new_session=bool(asked.start_new_session),
         attributes=_attributes(asked),
-        start="auto" if getattr(stdlib, "_USE_VFORK", True) else "fork",
+        start="auto" if _may_share_memory() else "fork",
     )
     if spawn_suspends(command):
         command = command._replace(start="fork")  # no deadline reaches a thread that is suspended
