@@ -29,14 +29,16 @@ def _execute(args: argparse.Namespace, stopper: Stopper) -> int:
     it would have without us.
     """
     del stopper  # its handlers end with this program image
-    if not args.program:
+    words = args.program if args.module is None else ["-m", *args.module]
+    if not words or words == ["-m"]:
         args.parser.error("SCRIPT or -m MODULE is missing")
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "childproof._patched", *args.program])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "childproof._patched", *words])
 
 
 def fill(parser: Parser) -> None:
     """Add the arguments of the subcommand."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT | -m MODULE", help="and its arguments")
+    rest = argparse.REMAINDER
+    parser.add_argument("-m", dest="module", nargs=rest, metavar=("MODULE", "ARGUMENT"), help="a module, as of python -m")
+    parser.add_argument("program", nargs=rest, metavar="SCRIPT", help="a script and its arguments")
     parser.set_defaults(function=_execute)

@@ -72,6 +72,8 @@ class Popen(_Base):  # type: ignore[misc, type-arg]  # a base that is looked up 
 
     """
 
+    __module__ = "childproof.subprocess"
+
     _child: Child | None = None
     _talk: Talk | None = None
     _linger: Any = _UNSET

@@ -61,7 +61,6 @@ def fill(name: str) -> None:
     names = module.__dict__
     names["__all__"] = list(stdlib.__all__)
     names.update({public: getattr(stdlib, public) for public in (*stdlib.__all__, "list2cmdline")})
-    Popen.__module__ = name
     names.update(Popen=Popen, run=make_run(module), call=make_call(module))
     for other in REBOUND:
         names[other] = rebound(getattr(stdlib, other), names)
