@@ -16,26 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import childproof
+from childproof import _spawner, subprocess
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from forcing import every_way as every_way
 from forcing import force
 
-import childproof
-from childproof import _spawner, subprocess
-from childproof import _popen as popen_module
-
 HOLDER = "sleep 600 & echo $!"
-
-
-@pytest.fixture(params=["PIPE", "stdin too", "timeout"])
-def capture(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The ways through the stdlib's `communicate`: one pipe is a case of its own there."""
-    options: dict[str, dict[str, Any]] = {
-        "PIPE": {"stdout": subprocess.PIPE},
-        "stdin too": {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "input": b"x"},
-        "timeout": {"stdout": subprocess.PIPE, "timeout": 600},
-    }
-    return options[request.param]
 
 
 # ---- the module ----
@@ -60,7 +48,7 @@ def test_private_names_are_the_stdlib_s_to_read_and_to_set(monkeypatch: pytest.M
     monkeypatch.setattr(stdlib, "_active", stdlib._active)  # type: ignore[attr-defined]  # what is restored
     module._active = mine = []  # type: ignore[var-annotated]
     assert stdlib._active is mine  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="childproof.subprocess"):
+    with pytest.raises(AttributeError, match=r"childproof\.subprocess"):
         _ = module.no_such_name
 
 
@@ -72,7 +60,7 @@ def test_linger_is_checked() -> None:
         with pytest.raises(error, match="linger"):
             module.linger = wrong
         with pytest.raises(error, match="linger"):
-            subprocess.Popen(["true"], linger=wrong)
+            module.Popen(["true"], linger=wrong)
     assert module.linger == before == 0.5
 
 
@@ -99,7 +87,9 @@ def test_the_functions_return_what_the_stdlib_s_do() -> None:
     "options",
     [{}, {"cwd": "/no/such/directory"}, {"executable": "/no/such/program"}, {"user": 1 << 40}, {"env": {"a=b": "c"}}],
 )
-@pytest.mark.parametrize("args", [["true"], ["/no/such"], ["no-such-program"], ["/etc/passwd"], [], ["a\0b"], [1], ["/"]])
+@pytest.mark.parametrize(
+    "args", [["true"], ["/no/such"], ["no-such-program"], ["/etc/passwd"], [], ["a\0b"], [1], ["/"]]
+)
 def test_a_failed_start_raises_what_the_stdlib_raises(args: list[Any], options: dict[str, Any]) -> None:
     """Type, errno and file name."""
 
@@ -116,12 +106,12 @@ def test_a_failed_start_raises_what_the_stdlib_raises(args: list[Any], options: 
 def test_the_child_gets_what_is_asked_for(tmp_path: Path) -> None:
     """cwd, env, umask, session, group, program name and descriptors."""
     read, write = os.pipe()
-    script = 'pwd; echo $A; umask; ps -o sid=,pgid= -p $$; echo $0; echo fd >/proc/self/fd/$F'
+    script = "pwd; echo $A; umask; ps -o sid=,pgid= -p $$; echo $0; echo fd >/proc/self/fd/$F"
     done = subprocess.run(
         ["argv0", "-c", script],
         executable="/bin/sh",
         cwd=tmp_path,
-        env={"A": "b", "F": str(write), b"PATH": b"/bin:/usr/bin"},
+        env={"A": "b", "F": str(write), "PATH": "/bin:/usr/bin"},
         umask=0o31,
         start_new_session=True,
         pass_fds=[write],
@@ -172,11 +162,10 @@ def test_the_audit_event_is_the_stdlib_s() -> None:
 def test_preexec_fn_is_done_by_the_stdlib(tmp_path: Path) -> None:
     """It must run in a fork of this process; the child is then waited for as any other."""
     made = tmp_path / "made"
-    with subprocess.Popen(["sh", "-c", HOLDER], stdout=subprocess.PIPE, preexec_fn=made.touch) as process:
-        with pytest.warns(childproof.OutputCut):
-            out, _ = process.communicate()
+    with pytest.warns(childproof.OutputCut):
+        done = subprocess.run(["sh", "-c", HOLDER], stdout=subprocess.PIPE, preexec_fn=made.touch)
     assert made.exists()
-    stop(int(out))
+    stop(int(done.stdout))
     with pytest.raises(stdlib.SubprocessError, match="preexec_fn"):
         subprocess.Popen(["true"], preexec_fn=lambda: 1 / 0)
 
@@ -202,22 +191,19 @@ def test_a_replaced_fork_exec_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_in_the_constructor_leaves_nothing() -> None:
     """Its handler runs while the exec is awaited; the child is killed and reaped."""
 
-    class Interrupt(Exception):
+    class InterruptError(Exception):
         pass
-
-    def interrupt(*_: Any) -> None:
-        raise Interrupt
 
     real = _spawner.Child.await_exec
 
     def await_exec(child: Any, milliseconds: int) -> int:
         real(child, milliseconds)
-        raise Interrupt
+        raise InterruptError
 
     patcher = pytest.MonkeyPatch()
     patcher.setattr(_spawner.Child, "await_exec", await_exec)
     try:
-        with pytest.raises(Interrupt):
+        with pytest.raises(InterruptError):
             subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE)
     finally:
         patcher.undo()
@@ -230,24 +216,28 @@ def test_what_others_override_is_called() -> None:
     """By the stdlib's code, with the stdlib's arguments."""
     seen: list[str] = []
 
-    class Mine(subprocess.Popen):  # type: ignore[type-arg]
+    base: Any = subprocess.Popen  # whose inner methods typeshed does not know
+
+    class Mine(base):  # type: ignore[misc]  # as above
         def _get_handles(self, *args: Any) -> Any:
             seen.append("_get_handles")
-            return super()._get_handles(*args)  # type: ignore[misc]
+            return super()._get_handles(*args)
 
         def _execute_child(self, *args: Any) -> Any:
             seen.append("_execute_child")
             return super()._execute_child(*args)
 
-        def _communicate(self, input: Any, endtime: Any, orig_timeout: Any) -> Any:
+        def _communicate(self, data: Any, endtime: Any, orig_timeout: Any) -> Any:
             seen.append("_communicate")
-            return super()._communicate(input, endtime, orig_timeout)
+            return super()._communicate(data, endtime, orig_timeout)
 
         def _wait(self, timeout: Any) -> Any:
             seen.append("_wait")
             return super()._wait(timeout)
 
-    with Mine(["echo", "x"], -1, None, None, subprocess.PIPE, None, None, True, False, "/", {"PATH": "/bin"}) as process:
+    with Mine(
+        ["echo", "x"], -1, None, None, subprocess.PIPE, None, None, True, False, "/", {"PATH": "/bin"}
+    ) as process:
         assert process.communicate()[0] == b"x\n"
     assert [name for i, name in enumerate(seen) if name not in seen[:i]] == [
         "_get_handles",
@@ -259,13 +249,16 @@ def test_what_others_override_is_called() -> None:
 
 def test_run_looks_up_popen_in_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who replaces `Popen` there replaces it for all functions."""
-
-    class Mine(subprocess.Popen):  # type: ignore[type-arg]
-        pass
-
+    original: Any = subprocess.Popen
     made = []
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: made.append(a) or Mine(*a, **k))
-    for function in (subprocess.run, subprocess.call, subprocess.check_call, subprocess.check_output):
+
+    def mine(*args: Any, **options: Any) -> Any:
+        made.append(args)
+        return original(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", mine)
+    functions: Any = (subprocess.run, subprocess.call, subprocess.check_call, subprocess.check_output)
+    for function in functions:
         function(["true"])
     subprocess.getoutput("true")
     assert len(made) == 5
@@ -297,8 +290,8 @@ def test_many_threads_may_wait_for_one_child() -> None:
         for thread in threads:
             thread.join()
     assert codes == [0] * 8
-    assert process._child is not None
-    assert process._child.pidfd == -1
+    child: Any = vars(process)["_child"]
+    assert child.pidfd == -1
 
 
 def test_a_process_that_was_dropped_is_reaped_by_the_next() -> None:
@@ -334,7 +327,9 @@ def test_the_status_that_another_wait_took_is_asked_of_the_kernel() -> None:
 def test_what_was_read_ahead_is_not_lost() -> None:
     """A line read by hand brings more than the line into the file's buffer."""
     for text in (False, True):
-        with subprocess.Popen("echo a; echo b; sleep 0.1; echo c", shell=True, stdout=subprocess.PIPE, text=text) as process:
+        with subprocess.Popen(
+            "echo a; echo b; sleep 0.1; echo c", shell=True, stdout=subprocess.PIPE, text=text
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == ("a\n" if text else b"a\n")
             assert process.communicate()[0] == ("b\nc\n" if text else b"b\nc\n")
@@ -342,7 +337,9 @@ def test_what_was_read_ahead_is_not_lost() -> None:
 
 def test_communicate_goes_on_after_a_timeout() -> None:
     """Nothing that was read before is lost, and the pipes block again meanwhile."""
-    with subprocess.Popen("echo a; read x; echo $x; exec sleep 600", shell=True, stdin=-1, stdout=-1, text=True) as process:
+    with subprocess.Popen(
+        "echo a; read x; echo $x; exec sleep 600", shell=True, stdin=-1, stdout=-1, text=True
+    ) as process:
         with pytest.raises(stdlib.TimeoutExpired) as caught:
             process.communicate("b\n", timeout=0.3)
         assert "a\n" in caught.value.output
@@ -388,7 +385,10 @@ def test_a_holder_that_is_cut_off_lives_on() -> None:
     """It does not die of SIGPIPE, since the background reads on."""
     with pytest.warns(childproof.OutputCut):
         done = subprocess.run(
-            "(while :; do echo x; sleep 0.05; done) & echo $! >&2; exec 2>&-", shell=True, capture_output=True, linger=0.1
+            "(while :; do echo x; sleep 0.05; done) & echo $! >&2; exec 2>&-",
+            shell=True,
+            capture_output=True,
+            linger=0.1,
         )
     pid = int(done.stderr)
     time.sleep(0.5)
@@ -410,40 +410,33 @@ def patched() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("patched")
-def test_patch_reaches_all_functions_of_the_stdlib_s_module() -> None:
+@pytest.mark.parametrize("name", ["check_output", "getoutput", "run"])
+def test_patch_reaches_all_functions_of_the_stdlib_s_module(name: str) -> None:
     """They go through `Popen` and `run`; so does what was imported before by name."""
-    for function in (stdlib.check_output, stdlib.getoutput, stdlib.run):
-        with pytest.warns(childproof.OutputCut) as caught:
-            options: dict[str, Any] = {} if function is stdlib.getoutput else {"shell": True}
-            if function is stdlib.run:
-                options["stdout"] = stdlib.PIPE
-            function("sleep 600 & exit 0", **options)
-        assert caught[0].filename == __file__
-        stop(int(str(caught[0].message).split()[1]))
+    options: dict[str, Any] = {} if name == "getoutput" else {"shell": True}
+    if name == "run":
+        options["stdout"] = stdlib.PIPE
+    with pytest.warns(childproof.OutputCut) as caught:
+        getattr(stdlib, name)("sleep 600 & exit 0", **options)
+    assert caught[0].filename == __file__
+    stop(int(str(caught[0].message).split()[1]))
 
 
-def test_unpatch_leaves_what_somebody_else_has_put_there() -> None:
+def test_unpatch_leaves_what_somebody_else_has_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not ours to take away; and a second unpatch does nothing."""
+    module: Any = stdlib
+    monkeypatch.setattr(module, "run", module.run)  # what is restored
+    original = module.Popen
     childproof.patch()
     childproof.patch(linger=3)
-    assert subprocess.linger == 3  # type: ignore[attr-defined]
-    original, stdlib.run = stdlib.run, len  # type: ignore[assignment]
-    try:
-        with pytest.warns(RuntimeWarning, match=r"subprocess\.run "):
-            childproof.unpatch()
-        assert stdlib.run is len  # type: ignore[comparison-overlap]
-    finally:
-        stdlib.run = popen_module.stdlib.run = _original_run()
-    del original
+    assert subprocess.linger == 3
+    module.run = len
+    with pytest.warns(RuntimeWarning, match=r"subprocess\.run "):
+        childproof.unpatch()
+    assert module.run is len
     childproof.unpatch()
-    assert stdlib.Popen is not subprocess.Popen
-    assert subprocess.linger == 0.5  # type: ignore[attr-defined]
-
-
-def _original_run() -> Any:
-    from childproof import _popen_run
-
-    return _popen_run.ORIGINAL_RUN
+    assert module.Popen is original is not subprocess.Popen
+    assert subprocess.linger == 0.5
 
 
 @pytest.mark.usefixtures("patched")
@@ -452,7 +445,8 @@ def test_asyncio_uses_it() -> None:
 
     async def main() -> tuple[Any, float]:
         process = await asyncio.create_subprocess_shell(HOLDER, stdout=asyncio.subprocess.PIPE)
-        assert isinstance(process._transport.get_extra_info("subprocess"), subprocess.Popen)  # type: ignore[attr-defined]
+        transport: Any = vars(process)["_transport"]
+        assert isinstance(transport.get_extra_info("subprocess"), subprocess.Popen)
         began = time.monotonic()
         out, _ = await process.communicate()
         return out, time.monotonic() - began
@@ -472,7 +466,10 @@ def test_the_command_runs_a_program_patched(tmp_path: Path) -> None:
     )
     for words, folder in (([str(script)], str(tmp_path)), (["-m", "script"], str(tmp_path))):
         done = subprocess.run(
-            [sys.executable, "-m", "childproof", "python", *words, "-x", "y"], capture_output=True, text=True, cwd=tmp_path
+            [sys.executable, "-m", "childproof", "python", *words, "-x", "y"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
         )
         assert (done.returncode, done.stdout) == (7, f"childproof.subprocess ['-x', 'y'] {folder}\n"), done.stderr
     done = subprocess.run([sys.executable, "-m", "childproof", "python"], capture_output=True, text=True)

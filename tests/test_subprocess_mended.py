@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 import childproof
 from childproof import subprocess as dropin
+from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 STDLIB = os.environ.get("CHILDPROOF_TEST_STDLIB") == "1"
 
@@ -168,7 +168,8 @@ def test_the_output_of_a_timeout_is_text_in_text_mode() -> None:
         subprocess.run(
             ["sh", "-c", r"printf 'a\303\251b\303'; exec sleep 600"], stdout=-1, stderr=-1, encoding="utf-8", timeout=1
         )
-    assert (caught.value.output, caught.value.stdout, caught.value.stderr) == ("aéb", "aéb", None)
+    error: Any = caught.value
+    assert (error.output, error.stdout, error.stderr) == ("aéb", "aéb", None)
 
 
 def test_the_timeout_of_an_error_is_what_was_asked_for() -> None:

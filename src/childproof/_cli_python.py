@@ -39,6 +39,8 @@ def fill(parser: Parser) -> None:
     """Add the arguments of the subcommand."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     rest = argparse.REMAINDER
-    parser.add_argument("-m", dest="module", nargs=rest, metavar=("MODULE", "ARGUMENT"), help="a module, as of python -m")
+    parser.add_argument(
+        "-m", dest="module", nargs=rest, metavar=("MODULE", "ARGUMENT"), help="a module, as of python -m"
+    )
     parser.add_argument("program", nargs=rest, metavar="SCRIPT", help="a script and its arguments")
     parser.set_defaults(function=_execute)

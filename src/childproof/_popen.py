@@ -25,10 +25,9 @@ from childproof._talk import MOST_SECONDS, Talk, decode_so_far, text_is_pending
 from childproof._text import one_line
 
 if TYPE_CHECKING:
-    from subprocess import Popen as _Base
     from typing import Any
-else:
-    _Base = original_popen()
+
+_Base: Any = original_popen()  # typeshed does not know the methods that are overridden here
 
 TimeoutExpired = stdlib.TimeoutExpired
 
@@ -57,7 +56,7 @@ def _warn(warning: Warning) -> None:
     warnings.warn(warning, stacklevel=level)
 
 
-class Popen(_Base):  # type: ignore[misc, type-arg]  # a base that is looked up when this is imported
+class Popen(_Base):  # type: ignore[misc]  # as above
     """`subprocess.Popen`, on the spawner and the pipes of childproof.
 
     Takes what the stdlib's takes, and:
@@ -237,7 +236,8 @@ class Popen(_Base):  # type: ignore[misc, type-arg]  # a base that is looked up 
         """
         if timeout is None and self._may_block(input):
             timeout = inf  # then the stdlib's code comes to `_communicate`, instead of reading here
-        return super().communicate(input, timeout)
+        done: tuple[Any, Any] = super().communicate(input, timeout)
+        return done
 
     def _lingers(self) -> float | None:
         linger: float | None = settings.linger if self._linger is _UNSET else self._linger
@@ -256,7 +256,8 @@ class Popen(_Base):  # type: ignore[misc, type-arg]  # a base that is looked up 
 
     def _communicate(self, input: Any, endtime: float | None, orig_timeout: float | None) -> tuple[Any, Any]:  # noqa: A002
         if self._child is None:
-            return super()._communicate(input, endtime, orig_timeout)
+            done: tuple[Any, Any] = super()._communicate(input, endtime, orig_timeout)
+            return done
         until = min(inf if endtime is None else endtime, self._until)
         talk = self._start_to_talk(input)
         pidfd = self._enter()

@@ -73,7 +73,7 @@ def make_run(module: ModuleType) -> Callable[..., Any]:
             returncode = process.poll()
             if check and returncode:
                 raise CalledProcessError(returncode, process.args, output=stdout, stderr=stderr)
-        completed = CompletedProcess(process.args, returncode, stdout, stderr)
+        completed: Any = CompletedProcess(process.args, returncode, stdout, stderr)
         completed.held = getattr(process, "held", ())
         return completed
 

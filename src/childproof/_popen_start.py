@@ -74,7 +74,7 @@ def words_of(asked: Asked) -> tuple[list[Any], Any]:
     """
     args = asked.args
     if isinstance(args, (str, bytes)):
-        words = [args]
+        words: list[Any] = [args]
     elif isinstance(args, os.PathLike):
         if asked.shell:
             raise TypeError("path-like args is not allowed when shell is true")
@@ -125,7 +125,9 @@ def _attributes(asked: Asked) -> Attributes:
         and asked.restore_signals
         and asked.umask < 0
         and asked.process_group < 0
-        and asked.gid is asked.gids is asked.uid is None
+        and asked.gid is None
+        and asked.gids is None
+        and asked.uid is None
     ):
         return NO_ATTRIBUTES
     return Attributes(

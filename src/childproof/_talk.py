@@ -62,7 +62,7 @@ def _read_ahead(file: Any) -> bytes:
 def decode_so_far(data: bytes, file: Any) -> str:
     """The text of output that was cut off at any byte; it never raises."""
     try:
-        text = codecs.getincrementaldecoder(file.encoding)(file.errors).decode(data)
+        text: str = codecs.getincrementaldecoder(file.encoding)(file.errors).decode(data)
     except UnicodeError:
         text = data.decode(file.encoding, "backslashreplace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
