@@ -85,20 +85,20 @@ _fork_exec = getattr(_posixsubprocess, "fork_exec", None)
 
 def fork_exec_is_replaced() -> bool:
     """A debugger follows children by a function of its own in the place of the stdlib's."""
-    # 3.10 has no name of its own for it.
-    return (
-        getattr(_posixsubprocess, "fork_exec", None) is not _fork_exec
-        or getattr(stdlib, "_fork_exec", _fork_exec) is not _fork_exec
-    )
+    # 3.10 has no name of its own for it. gevent leaves None, by which nothing can be started.
+    names = getattr(_posixsubprocess, "fork_exec", None), getattr(stdlib, "_fork_exec", None)
+    return any(found is not None and found is not _fork_exec for found in names)
 
 
 def is_green() -> bool:
-    """Whether gevent or eventlet has put its own functions in the place of those that block: then a
-    child must be waited for by theirs, or all green threads stand still.
+    """Whether a child must be waited for by the stdlib's code, which gevent or eventlet have given
+    their own functions: in ours all green threads would stand still.
+
+    Ours waits by `select.poll`: gevent's does for its greenlets, eventlet has none.
     """
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and any(map(monkey.is_module_patched, ("os", "select", "subprocess"))):
-        return True
+    if monkey is not None and monkey.is_module_patched("os") and not monkey.is_module_patched("select"):
+        return not monkey.is_module_patched("subprocess")
     patcher = sys.modules.get("eventlet.patcher")
     return patcher is not None and any(map(patcher.is_monkey_patched, ("os", "select")))
 

@@ -9,7 +9,6 @@ from types import FunctionType
 
 from childproof._dropin import limit, stdlib
 from childproof._light import TYPE_CHECKING
-from childproof._popen import Popen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +34,9 @@ def _begin(module: ModuleType, args: tuple[Any, ...], options: dict[str, Any], t
 
 def _end(process: Any) -> None:
     """The deadline has passed: whatever the child has started must not go on, nor hold us up."""
-    if isinstance(process, Popen):
-        process.kill_tree()
+    kill_tree = getattr(process, "kill_tree", None)  # a fake, or another's class, has none
+    if kill_tree is not None:
+        kill_tree()
     process.kill()
     process.wait()
 
