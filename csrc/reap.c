@@ -129,10 +129,15 @@ static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
 }
 #endif
 
-static int is_readable(int fd)
+/* Where waitid is refused: a pidfd tells without it, and so does /proc, which
+ * gives the child's own line as long as it is not reaped. */
+static int has_ended(const struct cp_child *child)
 {
-    struct pollfd wanted = {fd, POLLIN, 0};
-    return fd >= 0 && poll(&wanted, 1, 0) > 0;
+    struct pollfd wanted = {child->fd[CP_PIDFD], POLLIN, 0};
+    struct cp_process now;
+    if (wanted.fd >= 0)
+        return poll(&wanted, 1, 0) > 0;
+    return cp_read_process(child->pid, &now) == 0 && now.state == 'Z' && now.threads <= 1;
 }
 
 int cp_ended(const struct cp_child *child)
@@ -143,8 +148,8 @@ int cp_ended(const struct cp_child *child)
     long r = wait_for(child, &info, WNOWAIT, NULL);
     if (r == -ECHILD)
         return -1;
-    if (r < 0) /* refused; a pidfd tells without it */
-        return is_readable(child->fd[CP_PIDFD]);
+    if (r < 0)
+        return has_ended(child);
     return info.si_pid != 0;
 }
 
