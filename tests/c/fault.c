@@ -38,6 +38,7 @@ static const struct {
     {"mprotect", SYS_mprotect, {ENOMEM, EACCES}},
     {"munmap", SYS_munmap, {ENOMEM, EINVAL}},
     {"clone", SYS_clone, {EAGAIN, ENOMEM, ENOSYS, EPERM, EINVAL}},
+    {"clone3", -1, {ENOSYS, EPERM, EINVAL, EAGAIN, ENOMEM}},
     {"close", SYS_close, {EIO, EINTR, ENOSPC, EBADF}},
     {"mkstemp", -1, {EMFILE, EACCES, ENOSPC, EROFS}},
     {"unlink", SYS_unlinkat, {EACCES, EROFS}},
@@ -75,6 +76,7 @@ static const struct {
     {"setresuid", SYS_setresuid, {EPERM, EINVAL, EAGAIN}},
     {"setpriority", SYS_setpriority, {EPERM, EACCES, EINVAL}},
     {"fstat", SYS_fstat, {EIO, EOVERFLOW, ENOMEM}},
+    {"statx", SYS_statx, {ENOSYS, EPERM, EIO, EACCES}},
     {"readlink", SYS_readlinkat, {EACCES, EIO, ENOENT}},
     {"opendir", -1, {EMFILE, ENFILE, ENOMEM, EACCES}},
     {"readdir", -1, {EIO}},
@@ -115,10 +117,17 @@ int cpf_decide(int origin, int call)
 
 static int by_number(long number)
 {
-    for (int i = 0; calls[i].name; i++)
-        if (calls[i].number == number)
-            return i;
-    return -1;
+    enum { MOST = 512 };
+    static signed char known[MOST]; /* 0: not looked for, -1: none, else one more than the index */
+    if (number < 0 || number >= MOST)
+        return -1;
+    if (known[number] == 0) {
+        known[number] = -1;
+        for (int i = 0; calls[i].name; i++)
+            if (calls[i].number == number)
+                known[number] = (signed char)(i + 1);
+    }
+    return known[number] < 0 ? -1 : known[number] - 1;
 }
 
 /* Not libc's strcmp: kept free of it so that what the child can reach is plain. */

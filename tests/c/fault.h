@@ -9,6 +9,7 @@
 #ifndef CHILDPROOF_FAULT_H
 #define CHILDPROOF_FAULT_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -100,6 +101,11 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #define close(fd) cpf_close(fd)
 #define fork(...) CPF_LIBC(int, "clone", -1, fork(__VA_ARGS__))
 #define open(...) CPF_LIBC(int, "open", -1, open(__VA_ARGS__))
+#define openat(...) CPF_LIBC(int, "open", -1, openat(__VA_ARGS__))
+#define opendir(...) CPF_LIBC(DIR *, "opendir", NULL, opendir(__VA_ARGS__))
+#define readdir(...) CPF_LIBC(struct dirent *, "readdir", NULL, readdir(__VA_ARGS__))
+#define readlinkat(...) CPF_LIBC(ssize_t, "readlink", -1, readlinkat(__VA_ARGS__))
+#define fstatat(...) CPF_LIBC(int, "fstat", -1, fstatat(__VA_ARGS__))
 #define pipe(...) CPF_LIBC(int, "pipe2", -1, pipe(__VA_ARGS__))
 #define fcntl(...) CPF_LIBC(int, "fcntl", -1, fcntl(__VA_ARGS__))
 #define dup2(...) CPF_LIBC(int, "dup3", -1, dup2(__VA_ARGS__))
@@ -130,4 +136,9 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #endif
 
 #include "internal.h" /* where CHILDPROOF_FAULTS makes raw calls cpf_raw's */
+
+#if !CP_PORTABLE && !defined CPF_NO_MACROS
+#define sys_clone3(a, m, x) (cpf_decide(CPF_PARENT, cpf_call("clone3")) \
+                                 ? -cpf_plan->error : sys_clone3((a), (m), (x)))
+#endif
 #endif

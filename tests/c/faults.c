@@ -44,6 +44,8 @@ static int is_honest(const struct scenario *scenario, const struct ending *endin
         return 0;
     if (ending->status_known && (ending->exited != good->exited || ending->status != good->status))
         return 0;
+    if (!ending->exact) /* it says that more may be open */
+        return 1;
     return !strcmp(ending->out, good->out) || ending->write_error == error;
 }
 
@@ -110,13 +112,10 @@ static int try_errno(struct scenario *scenario, struct cpf_plan plan)
     return points;
 }
 
-/* With neither waitid nor a pidfd (or a poll that works) nobody can tell an end without reaping. */
-static int is_unsolved(const struct scenario *scenario, int origin, int call, int index)
+/* With neither waitid nor poll nobody can tell an end without reaping. */
+static int is_unsolved(int origin, int call)
 {
-    if (origin == CPF_PARENT && call == cpf_call("poll"))
-        return 1;
-    return origin == CPF_PARENT && call == cpf_call("waitid") && cpf_errno(call, index) != ECHILD
-           && (scenario->call.request.disabled & CP_DISABLE_PIDFD);
+    return origin == CPF_PARENT && call == cpf_call("poll");
 }
 
 static int try_call(struct scenario *scenario, int origin, int call)
@@ -125,8 +124,10 @@ static int try_call(struct scenario *scenario, int origin, int call)
     int points = 0;
     for (int i = 0; cpf_errno(call, i); i++)
         for (int forever = 0; forever < 2; forever++) {
-            if (forever && is_unsolved(scenario, origin, call, i))
+            if (forever && is_unsolved(origin, call))
                 continue;
+            if (forever && call == cpf_call("prlimit64") && !scenario->call.request.limits)
+                continue; /* the loop goes up to a million then: once is enough */
             for (int j = 0; j < 3; j++) {
                 struct cpf_plan plan = {.origin = origin, .call = call, .error = cpf_errno(call, i),
                                         .times = forever ? FOR_EVER : 1,
@@ -154,7 +155,7 @@ static void try_scenario(struct scenario *scenario)
     printf("    %-38s %6d points\n", scenario->name, points);
 }
 
-static void add_ways(struct scenario *scenario)
+static void add_ways(struct scenario *scenario, int with_loop)
 {
     static char name[80];
     static const struct { int start, closing, disabled; } ways[] = {
@@ -170,7 +171,7 @@ static void add_ways(struct scenario *scenario)
         scenario->call.request.start = ways[i].start;
         scenario->call.request.closing = ways[i].closing;
         scenario->call.request.disabled = ways[i].disabled;
-        if (may_start(ways[i].start))
+        if (may_start(ways[i].start) && (with_loop || ways[i].closing != CP_CLOSE_RLIMIT))
             try_scenario(scenario);
     }
     scenario->name = base;
@@ -218,19 +219,19 @@ static void test_common(void)
     const char *none[] = {NULL};
     begin_scenario(&scenario, "what the child has", "state", NULL);
     scenario.call.request.cwd = "/usr";
-    add_ways(&scenario);
+    add_ways(&scenario, 1);
     begin_scenario(&scenario, "input, a file", "copy", NULL);
     scenario.call.request.stdio[0] = CP_STDIO_PIPE;
     scenario.call.request.stdio[2] = CP_STDIO_TEMPFILE;
     scenario.call.request.stdio_path[2] = "/tmp";
     scenario.input = "some input";
-    add_ways(&scenario);
+    add_ways(&scenario, 0);
     begin_scenario(&scenario, "killed", "sleep", "600");
     scenario.killed = 1;
-    add_ways(&scenario);
+    add_ways(&scenario, 0);
     begin_scenario(&scenario, "no such program", "", NULL);
     call_program(&scenario.call, "/nonexistent", none);
-    add_ways(&scenario);
+    add_ways(&scenario, 0);
 }
 
 static void test_attributes_failing(void)
@@ -249,7 +250,7 @@ static void test_attributes_failing(void)
     request->pass_fds = &passed;
     request->pass_fds_count = 1;
     request->cwd_fd = passed;
-    add_ways(&scenario);
+    add_ways(&scenario, 0);
     scenario.name = "with other ids";
     request->flags |= CP_SET_UID | CP_SET_GID | CP_SET_GROUPS;
     request->uid = request->gid = 65534;
@@ -279,7 +280,7 @@ static void test_conditions(void)
 
     begin_scenario(&scenario, "0 and 1 closed", "state", NULL);
     scenario.holes = 1;
-    add_ways(&scenario);
+    add_ways(&scenario, 0);
 
     begin_scenario(&scenario, "no O_TMPFILE", "exit", "0");
     scenario.call.request.stdio[1] = CP_STDIO_TEMPFILE;

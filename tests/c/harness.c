@@ -195,6 +195,7 @@ static void note(const struct cp_child *child, struct ending *ending)
     ending->error = child->error;
     ending->start = child->start;
     ending->closing = child->closing;
+    ending->exact = child->exact;
     ending->status_known = child->status_known;
     ending->exited = child->exited;
     ending->status = child->status;
@@ -209,8 +210,8 @@ void drive_killed(const struct call *call, struct ending *ending)
     ending->spawned = cp_spawn(&child, &call->request) == 0;
     ending->pid = child.pid;
     if (ending->spawned) {
-        cp_await_exec(&child, 20);
-        await_exec(&child);
+        for (int i = 0; i < 50 && cp_await_exec(&child, 20) == CP_SPAWNING; i++)
+            pause_ms(1); /* nobody may tell, if the pipe can't be read */
         int group = cp_signal_group(&child, SIGKILL);
         ending->signal_error = cp_signal(&child, SIGKILL);
         if (ending->signal_error && group) {

@@ -52,7 +52,7 @@ void leave_fork(int status) __attribute__((noreturn));
 struct ending {
     int spawned;
     int state, stage, error;
-    int start, closing;
+    int start, closing, exact;
     int pid, had_pidfd;
     int reaped;
     int signal_error;

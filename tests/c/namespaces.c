@@ -80,7 +80,7 @@ static void without_proc(void)
 /* Something is mounted there that lists descriptors, but not ours. */
 static void with_false_proc(void)
 {
-    struct cp_identity identity = {0, 0, 0};
+    struct cp_identity identity = {.pid = getpid()};
     char path[64];
     if (!hide_proc())
         return;
@@ -94,9 +94,9 @@ static void with_false_proc(void)
     snprintf(path, sizeof path, "/proc/%d", getpid());
     mkdir(path, 0755);
     snprintf(path, sizeof path, "/proc/%d/stat", getpid());
-    for (const char **text = (const char *[]){"", "no bracket", "1 (x) S and no numbers", NULL}; *text; text++) {
+    for (const char **text = (const char *[]){"", "no bracket", "1 (x) S and no numbers", "1 (x)S", "1 (x) ", ")(", NULL}; *text; text++) {
         write_file(path, *text);
-        CHECK(cp_signal_process(getpid(), &identity, SIGKILL, 0) == ESRCH, "killed by \"%s\"", *text);
+        CHECK(cp_signal_process(&identity, SIGKILL, 0) == ESRCH, "killed by \"%s\"", *text);
         unlink(path);
     }
 }

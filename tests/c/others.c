@@ -1,5 +1,6 @@
 /* What is not about a child of ours: other processes, writing, odd calls. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,18 +9,15 @@
 
 #include "harness.h"
 
-/* What /proc/PID/stat says of start, parent and session. */
 static int identify(int pid, struct cp_identity *identity)
 {
-    char line[1024];
-    ssize_t size = cp_read_stat(pid, line, sizeof line - 1);
-    if (size <= 0)
-        return -1;
-    line[size] = '\0';
-    const char *rest = strrchr(line, ')');
-    return rest && sscanf(rest + 1, " %*c %d %*d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d"
-                                    " %*d %*d %*d %*d %llu",
-                          &identity->ppid, &identity->session, &identity->start) == 3 ? 0 : -1;
+    struct cp_process now;
+    int error = cp_read_process(pid, &now);
+    identity->pid = pid;
+    identity->ppid = now.ppid;
+    identity->session = now.session;
+    identity->start = now.start;
+    return error;
 }
 
 static void test_strangers(int use_pidfd)
@@ -37,28 +35,86 @@ static void test_strangers(int use_pidfd)
         usleep(1000);
     other = identity;
     other.start++;
-    CHECK(cp_signal_process(pid, &other, SIGKILL, use_pidfd) == ESRCH, "another's start");
+    CHECK(cp_signal_process(&other, SIGKILL, use_pidfd) == ESRCH, "another's start");
     other = identity;
     other.ppid = other.session = 1;
-    CHECK(cp_signal_process(pid, &other, SIGKILL, use_pidfd) == ESRCH, "another's parent and session");
-    CHECK(cp_signal_process(pid, &identity, 999, use_pidfd) == EINVAL, "no such signal");
+    CHECK(cp_signal_process(&other, SIGKILL, use_pidfd) == ESRCH, "another's parent and session");
+    CHECK(cp_signal_process(&identity, 999, use_pidfd) == EINVAL, "no such signal");
     other = identity;
     other.ppid = 1; /* its parent died */
-    CHECK(cp_signal_process(pid, &other, 0, use_pidfd) == 0, "reparented");
+    CHECK(cp_signal_process(&other, 0, use_pidfd) == 0, "reparented");
     other = identity;
     other.session = 1; /* it called setsid */
-    CHECK(cp_signal_process(pid, &other, SIGKILL, use_pidfd) == 0, "it can't be killed");
+    CHECK(cp_signal_process(&other, SIGKILL, use_pidfd) == 0, "it can't be killed");
     CHECK(waitpid(pid, &status, 0) == pid && WTERMSIG(status) == SIGKILL, "status %x", (unsigned)status);
-    CHECK(cp_signal_process(pid, &identity, SIGKILL, use_pidfd) == ESRCH, "it is gone");
-    CHECK(cp_signal_process(-5, &identity, SIGKILL, use_pidfd) == ESRCH, "no pid");
+    CHECK(cp_signal_process(&identity, SIGKILL, use_pidfd) == ESRCH, "it is gone");
+    other.pid = -5;
+    CHECK(cp_signal_process(&other, SIGKILL, use_pidfd) == ESRCH, "no pid");
 }
 
-static void test_stat(void)
+static void test_table(void)
 {
+    static struct cp_process all[4096];
+    struct cp_process me;
     char line[1024];
-    snprintf(trying, sizeof trying, "stat");
-    CHECK(cp_read_stat(getpid(), line, sizeof line) > 20, "our own");
-    CHECK(cp_read_stat(999999999, line, sizeof line) == -ENOENT, "nobody's");
+    int found = 0, count = cp_read_processes(all, 4096);
+    snprintf(trying, sizeof trying, "the table of processes");
+    CHECK(cp_read_proc("/proc/self/stat", line, sizeof line) > 20, "our own");
+    CHECK(cp_read_proc("/nonexistent", line, sizeof line) == -ENOENT, "nobody's");
+    CHECK(cp_read_process(999999999, &me) == ENOENT, "nobody's");
+    CHECK(cp_read_process(getpid(), &me) == 0 && me.ppid == getppid() && me.threads == 1, "our own");
+    for (int i = 0; i < count; i++)
+        found += all[i].pid == getpid() && all[i].start == me.start;
+    CHECK(found == 1, "we are %d times among %d", found, count);
+    CHECK(cp_read_processes(all, 1) == 1, "more than there is room for");
+}
+
+static void test_first_alive(int use_pidfd)
+{
+    struct cp_identity list[3];
+    snprintf(trying, sizeof trying, "the first alive, pidfd %d", use_pidfd);
+    pid_t zombie = fork();
+    if (zombie == 0)
+        leave_fork(0);
+    waitid(P_PID, (id_t)zombie, &(siginfo_t){0}, WEXITED | WNOWAIT);
+    identify(zombie, &list[0]);
+    list[1] = list[0];
+    list[1].pid = 999999999;
+    identify(getpid(), &list[2]);
+    CHECK(cp_first_alive(list, 3, 0, use_pidfd) == 2, "the dead are not");
+    CHECK(cp_first_alive(list, 2, 0, use_pidfd) == 2, "the dead are not");
+    list[2].start++;
+    CHECK(cp_first_alive(list, 3, 1, use_pidfd) == 3, "another with its number");
+    waitpid(zombie, NULL, 0);
+}
+
+static void test_open_files(void)
+{
+    struct cp_wanted wanted[2], missing = {"pipe:[1]", 0, 0, 0, 0};
+    struct cp_open found[8];
+    char link[64] = "", path[64];
+    int ends[2], file = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+    snprintf(trying, sizeof trying, "who has what open");
+    CHECK(file >= 0 && pipe(ends) == 0, "no files");
+    memset(wanted, 0, sizeof wanted);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", ends[1]);
+    CHECK(readlink(path, link, sizeof link - 1) > 0, "no link");
+    wanted[0].link = link;
+    wanted[1].link = "/etc/passwd";
+    CHECK(cp_identify_open(getpid(), file, &wanted[1]) == 0 ? wanted[1].is_file : CP_PORTABLE, "no file");
+    CHECK(cp_identify_open(getpid(), 999, &wanted[1]) == (CP_PORTABLE ? ENOSYS : ENOENT), "a file");
+    wanted[1].is_file = 1; /* by its name, if by nothing else */
+    CHECK(cp_find_open(getpid(), wanted, 2, found, 8) == 3, "both ends and the file");
+    for (int i = 0; i < 3; i++)
+        CHECK(found[i].fd == file ? found[i].which == 1 && found[i].reads && !found[i].writes
+                                  : found[i].which == 0 && found[i].reads == (found[i].fd == ends[0]),
+              "%d", found[i].fd);
+    CHECK(cp_find_open(getpid(), wanted, 2, found, 1) == 1, "more than there is room for");
+    CHECK(cp_find_open(getpid(), &missing, 1, found, 8) == 0, "nobody has it");
+    CHECK(cp_find_open(999999999, wanted, 2, found, 8) == -ENOENT, "nobody");
+    close(file);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static volatile sig_atomic_t raised;
@@ -134,11 +190,15 @@ void test_others(void)
 {
     test_strangers(1);
     test_strangers(0);
-    test_stat();
+    test_table();
+    test_first_alive(1);
+    test_first_alive(0);
+    test_open_files();
     test_writing(SIG_DFL);
     test_writing(SIG_IGN);
     test_writing(on_pipe);
     test_info_handler();
     test_empty();
+    CHECK(cp_is_portable() == CP_PORTABLE, "which build is it?");
     CHECK(cp_auto_suspends() == 0 || cp_auto_suspends() == 1, "neither");
 }
