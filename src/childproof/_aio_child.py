@@ -339,7 +339,9 @@ class Child(Generic[Text]):
             return
         finally:
             self._poke()
-        self._arm(max(self._scheduler.wake_at, monotonic() + 0.001) if monotonic() >= self._deadline else self._deadline)
+        self._arm(
+            max(self._scheduler.wake_at, monotonic() + 0.001) if monotonic() >= self._deadline else self._deadline
+        )
 
 
 @overload

@@ -189,7 +189,12 @@ def fill(parser: Parser) -> None:
     add("--keep-order", action="store_true", help="pass outputs on in the order of the commands, not of their ends")
     add("--fail-fast", action="store_true", help="with the first failure kill what runs and end")
     add("--null", "-0", action="store_true", help="a NUL ends a command, not a newline")
-    add("--max-output", type=int, metavar="N", help="keep the first and the last N/2 bytes of each stream (default: all)")
+    add(
+        "--max-output",
+        type=int,
+        metavar="N",
+        help="keep the first and the last N/2 bytes of each stream (default: all)",
+    )
     add(
         "--json",
         action="store_true",

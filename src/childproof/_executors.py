@@ -266,7 +266,9 @@ class Sender:
                 self._more = False
                 break
             try:
-                item = Item(self.started, options_of(element, self._plan.common), command_of(element, self._plan.common))
+                item = Item(
+                    self.started, options_of(element, self._plan.common), command_of(element, self._plan.common)
+                )
             except (TypeError, ValueError) as error:
                 raise type(error)(f"cmds[{self.started}]: {error}") from error
             self.started += 1
@@ -319,9 +321,7 @@ class Sender:
             self._stop = None
 
 
-def _give(
-    cmds: Iterable[Any], plan: Plan, executor: Executor, batch: int | None
-) -> Generator[Result[Any], None, None]:
+def _give(cmds: Iterable[Any], plan: Plan, executor: Executor, batch: int | None) -> Generator[Result[Any], None, None]:
     sender = Sender(iter(cmds), plan, executor, batch)
     collector = Collector(plan)
     try:
