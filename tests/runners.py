@@ -32,9 +32,15 @@ def _not_none(result: Result[Any] | None) -> Result[Any]:
     return result
 
 
+def _piped(cmd: Any, input: Any = None, timeout: float | None = None, **options: Any) -> Result[Any]:  # noqa: A002
+    (result,) = childproof.pipeline(cmd, input=input, timeout=timeout, **options).stages
+    return result
+
+
 RUNNERS: dict[str, Runner] = {
     "run": childproof.run,
     "start": _started,
+    "pipeline": _piped,
 }
 
 

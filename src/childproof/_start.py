@@ -97,12 +97,15 @@ class Child(Generic[Text]):
         self._delivery = Delivery(command.on_output)
         self._poller = select.poll()
         self._exchange = Exchange(command._replace(on_output=self._delivery), self._poller, began)
-        # Re-entrant ones, since they know who has them: where an interrupt came between taking one
-        # and noting so, it is let go all the same.
-        self._driving = threading.RLock()  # held by who waits on the descriptors
+        # Re-entrant, since `signal` may be called from within on_output. Only ever taken by `with`,
+        # which no interrupt leaves half-way.
         self._state = threading.RLock()  # held by who touches the exchange, never while waiting
+        # Who waits on the descriptors, by `threading.get_ident`. No lock: it is let go by a store, which
+        # an interrupt can't come before.
+        self._driver: int | None = None
+        self._freed = threading.Event()
         self._broken = ""
-        self._closed = False
+        self._closed = True  # nothing has begun
         self._service = 0
         self.pid = 0
 
@@ -264,6 +267,7 @@ class Child(Generic[Text]):
         """
         exchange = self._exchange
         try:
+            self._closed = False
             exchange.begin()
             while not self._is_over() and exchange.child.state != STARTED:
                 left = min(exchange.wake_at - monotonic(), SLICE_SECONDS)
@@ -325,20 +329,22 @@ class Child(Generic[Text]):
             return inf
         if now < self._deadline:
             return self._deadline
-        if not self._driving.acquire(blocking=False):
-            return now + RECALL_SECONDS
+        me = threading.get_ident()
         try:
+            if not self._take(me):
+                return now + RECALL_SECONDS
             with self._state:
-                if self._is_over():
-                    return inf
                 self._delivery.aside = True
                 try:
-                    self._call(self._exchange.tick, now)
+                    if not self._is_over():
+                        self._call(self._exchange.tick, now)
                 finally:
                     self._delivery.aside = False
                 return inf if self._is_over() else self._exchange.wake_at
         finally:
-            self._driving.release()
+            if self._driver == me:
+                self._driver = None
+            self._freed.set()
 
     # ---- driving ----
 
@@ -358,24 +364,43 @@ class Child(Generic[Text]):
         if os.getpid() != self._owner:
             refuse_copy()
 
+    def _take(self, me: int) -> bool:
+        """Become the one who drives, unless somebody is. To be called in a `try` that ends with letting
+        go of it, by a store and no call, since before a call an interrupt may come.
+        """
+        with self._state:
+            if self._driver is None:
+                self._driver = me
+            return self._driver == me
+
+    def _refuse(self, me: int) -> None:
+        """What would wait for itself, or for somebody else's process."""
+        self._refuse_copy()
+        if self._driver == me:
+            raise RuntimeError("called while the same command calls on_output or input.read in this thread")
+
     def _drive(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         """Drive until the command is over, or `enough`, or `seconds` have passed; where another
         thread does, wait for that one first.
         """
-        self._refuse_copy()
-        if self._driving._is_owned():  # type: ignore[attr-defined]  # as threading.Condition uses it
-            raise RuntimeError("called while the same command calls on_output or input.read in this thread")
+        me = threading.get_ident()
+        self._refuse(me)
         until = monotonic() + seconds
-        wait = min(seconds, threading.TIMEOUT_MAX)
         try:
-            if self._driving.acquire(timeout=wait):
-                while not self._is_over() and not enough() and self._step(until):
-                    pass
+            while not (taken := self._take(me)) and not self._is_over() and monotonic() < until:
+                self._freed.clear()
+                if self._driver is not None:
+                    # A slice of time only, should an interrupt have kept it from being set.
+                    self._freed.wait(min(until - monotonic(), SLICE_SECONDS))
+            while taken and not self._is_over() and not enough() and self._step(until):
+                pass
+            if taken:
                 with self._state:
                     self._call(self._delivery.catch_up)
         finally:
-            if self._driving._is_owned():  # type: ignore[attr-defined]
-                self._driving.release()
+            if self._driver == me:
+                self._driver = None
+            self._freed.set()
         self._complain()
 
     def _step(self, until: float) -> bool:
@@ -420,26 +445,23 @@ class Child(Generic[Text]):
         """See the command end, after `how` has been called to bring that about. Who waits for it in
         another thread goes on doing so.
         """
-        self._refuse_copy()
-        if self._driving._is_owned():  # type: ignore[attr-defined]  # as in _drive
-            raise RuntimeError("on_output and input.read can't end their own command but by an exception")
-        if self._driving.acquire(blocking=False):
-            try:
+        me = threading.get_ident()
+        self._refuse(me)
+        try:
+            if self._take(me):
                 self._step(0.0)  # an end that has come counts
-            finally:
-                self._driving.release()
-        with self._state:
-            if self._is_over():
-                return
-            self._call(how, monotonic())
-        while not self._is_over():
-            if self._driving.acquire(blocking=False):
-                try:
+            with self._state:
+                if not self._is_over():
+                    self._call(how, monotonic())
+            while not self._is_over():
+                if self._take(me):
                     self._step(inf)
-                finally:
-                    self._driving.release()
-            else:
-                self._tick_beside()
+                else:
+                    self._tick_beside()
+        finally:
+            if self._driver == me:
+                self._driver = None
+            self._freed.set()
 
     def _tick_beside(self) -> None:
         """Another thread waits on the descriptors, for longer than is right now."""
