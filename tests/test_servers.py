@@ -7,14 +7,16 @@ The script ends in ``SERVER … &`` and ``echo "start ok"``; the server keeps th
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shlex import join
+from shlex import join, split
 from typing import NamedTuple
 
 import pytest
@@ -252,3 +254,66 @@ def test_stopping_a_server_properly(server: Server) -> None:
         pid = _main_holder(server, result).pid
     os.kill(pid, signal.SIGTERM)
     assert wait_until(lambda: server.processes() == [], UP_SECONDS)
+
+
+# ---- the cure: a service is launched ----
+
+LAUNCH_AND_EXIT = """
+import sys
+import childproof
+print(childproof.launch(sys.argv[3:], stdout=sys.argv[1], ready=sys.argv[2]))
+"""
+
+
+@pytest.fixture(params=["redis-server", "mariadbd"])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Each of the servers that stay in the foreground; stopped at the end."""
+    if request.param == "redis-server":
+        made = _redis(tmp_path)
+    else:
+        made = _mariadb(tmp_path, request.getfixturevalue("mariadb_template"), _require(request.param))
+    yield made
+    made.stop()
+
+
+def _socket_path(service: Server) -> Path:
+    name = "redis.sock" if service.holder == "redis-server" else "mariadb.sock"
+    return service.directory / name
+
+
+def test_a_launched_service_answers_on_return(service: Server) -> None:
+    """And holds nothing of the host's."""
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    log = service.directory / "log"
+    pid = childproof.launch(split(service.start), stdout=log, ready=_socket_path(service), timeout=UP_SECONDS)
+    os.close(write)
+    try:
+        assert service.answers()
+        assert os.read(read, 1) == b"", "it holds a pipe of ours"
+        assert {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {
+            0: "/dev/null",
+            1: str(log),
+            2: str(log),
+        }
+    finally:
+        os.close(read)
+
+
+def test_a_launched_service_is_ready_when_its_log_says_so(service: Server) -> None:
+    """The words by which both tell that they listen."""
+    pattern = re.compile("eady (to accept|for) connections")
+    log = service.directory / "log"
+    childproof.launch(split(service.start), stdout=log, ready=pattern, timeout=UP_SECONDS)
+    assert service.answers()
+
+
+def test_a_launched_service_survives_the_host(service: Server) -> None:
+    """A program that launches it and ends leaves a service that answers, and is told at once."""
+    paths = [str(service.directory / "log"), str(_socket_path(service))]
+    command = [sys.executable, "-c", LAUNCH_AND_EXIT, *paths, *split(service.start)]
+    result = childproof.run(command, timeout=UP_SECONDS)
+    assert result.ok, result
+    assert result.held == ()
+    assert service.answers()
+    assert int(result.out) in service.processes()

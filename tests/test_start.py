@@ -226,7 +226,7 @@ print(a.pid, b.pid)
     ("command", "options", "code", "stage"),
     [
         (["/nonexistent/program"], {}, 127, "exec"),
-        (["/etc/hostname"], {}, 126, "exec"),
+        (["/etc"], {}, 126, "exec"),
         (["true"], {"cwd": "/nonexistent"}, 125, "chdir"),
         (["true"], {"timeout": 0}, 124, "run"),
         (["true"], {"stdin": "/nonexistent"}, 125, "open"),

@@ -124,7 +124,8 @@ def launch(
     Raises:
         TypeError, ValueError: the call is wrong; nothing was started.
         SpawnError: it could not be started (`stage` as in a `Result`'s error), has ended before it was
-            ready or was not ready in time (stage ``ready``; its last output is in the text), or the
+            ready or by the time of the return, or was not ready in time (stage ``ready``; its last
+            output is in the text), or the
             pidfile is in the way or can't be written (``pidfile``). But for the log nothing is left.
 
     """
@@ -145,11 +146,9 @@ def launch(
         "closing": closing,
     }
     command = _make_command(cmd, stdout, stderr, timeout, options)
-    logs = [Log(path) for path in _log_paths(command)]
+    logs = [Log(os.path.abspath(path)) for path in _log_paths(command)]
     sign = None if ready is None else make_ready(ready, logs)
     path = None if pidfile is None else os.path.abspath(os.fsdecode(pidfile))
-    for log in logs:
-        log.mark()
     if path is not None:
         _pidfile.refuse_running(path)
     if sign is not None:

@@ -38,32 +38,33 @@ class Ready(Protocol):
 
 
 class Log:
-    """What a service writes to a file, from the moment of `mark` on."""
+    """What a service writes to a file from now on: what is in it is of an earlier one.
+
+    Attributes:
+        path: of the file.
+        follows: it is a regular file, or will be: of anything else nothing is read.
+        tail: the end of what has been read.
+
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._at = 0
+        self.follows = True
         self.tail = b""
-
-    def mark(self) -> None:
-        """What is in it now is of an earlier service.
-
-        Raises:
-            ValueError: it is no regular file.
-
-        """
         try:
-            status = os.stat(self._path)
+            status = os.stat(path)
         except OSError:
             return  # there is none yet; if none can be made, the service's start says so
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"only a regular file can be followed as a log: {self._path}")
+        self.follows = stat.S_ISREG(status.st_mode)
         self._at = status.st_size
 
     def read(self) -> None:
         """Take in what has come."""
+        if not self.follows:
+            return
         try:
-            with open(self._path, "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_size < self._at:
                     self._at = 0  # it was cut or replaced
                 file.seek(self._at)
@@ -206,6 +207,8 @@ def make_ready(value: Any, logs: Sequence[Log]) -> Ready:
     if isinstance(value, re.Pattern):
         if not logs:
             raise ValueError("ready: a pattern needs a log to be looked for in: give stdout or stderr a path")
+        if others := [log.path for log in logs if not log.follows]:
+            raise ValueError(f"ready: only a regular file can be followed as a log, not {others[0]!r}")
         return Output(value, logs)
     if isinstance(value, tuple):
         if len(value) != 2:
