@@ -106,9 +106,14 @@ def scenarios() -> Iterator[Scenario]:
     )
     yield Scenario("no such program", lambda: run(["/nonexistent"]), {})
     yield Scenario("deadline", lambda: run(["/bin/sleep", "600"], timeout=0.05), {})
-    yield Scenario("deadline; fork, no pidfd", lambda: run(["/bin/sleep", "600"], timeout=0.05), {
-        "start": start["fork"], "disabled": feature["pidfd"],
-    })
+    yield Scenario(
+        "deadline; fork, no pidfd",
+        lambda: run(["/bin/sleep", "600"], timeout=0.05),
+        {
+            "start": start["fork"],
+            "disabled": feature["pidfd"],
+        },
+    )
     yield Scenario("tree, grace", lambda: run("sleep 600 & sleep 600", timeout=0.05, grace=0.05), {})
     yield Scenario("leftovers killed", lambda: run("sleep 600 & echo x", linger=0.02, leftovers="kill"), {})
     yield Scenario("leftovers held", lambda: run("sleep 0.3 & echo x", linger=0.02), {})
@@ -228,7 +233,9 @@ class Matrix:
         self.bad: list[str] = []
         self.points = 0
 
-    def point(self, scenario: Scenario, good: Answer, origin: int, call: int, nth: int, times: int, error: int, close: int) -> bool:
+    def point(
+        self, scenario: Scenario, good: Answer, origin: int, call: int, nth: int, times: int, error: int, close: int
+    ) -> bool:
         """Try one; whether the call was reached."""
         invariants = Invariants()
         for name, value in (("origin", origin), ("call", call), ("nth", nth), ("times", times), ("error", error)):

@@ -315,8 +315,8 @@ def test_a_service_that_goes_into_the_background(log: Path) -> None:
     command = " ".join(program("daemon", 600))
     with pytest.raises(SpawnError, match="ended with code 0 before it was ready"):
         childproof.launch(command, stdout=log, ready=log.with_name("up"))
-    pid = int(log.read_text())
-    stop(pid)
+    assert wait_until(lambda: log.read_text().endswith("\n"))
+    stop(int(log.read_text()))
 
 
 def test_an_interrupt(log: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import childproof
 from childproof import CommandError, Outcome, SpawnError
 from childproof._lines import MOST_LINE, Lines
+from childproof._procfs import read_process
 from conftest import SLACK_SECONDS, is_alive, wait_until
 
 MIB = 1 << 20
@@ -152,18 +153,19 @@ def test_a_slow_consumer_slows_the_command() -> None:
     with childproof.stream(["yes"]) as stream:
         next(stream)
         pid = stream.child.pid
-        counts = [written_bytes(pid)]
 
-        def stands_still() -> bool:
-            counts.append(written_bytes(pid))
-            return counts[-1] == counts[-2] > 0
+        def is_asleep() -> bool:
+            """All that it ever sleeps for is a full pipe."""
+            process = read_process(pid)
+            return process is not None and process.state == "S"
 
-        assert wait_until(stands_still)
+        assert wait_until(is_asleep)
+        count = written_bytes(pid)
         time.sleep(0.3)
-        assert written_bytes(pid) == counts[-1]
+        assert written_bytes(pid) == count
         for _ in range(2 * MIB):  # of 2 bytes each; more than the pipe and one read hold
             next(stream)
-        assert written_bytes(pid) > counts[-1]
+        assert written_bytes(pid) > count
 
 
 def test_a_million_short_lines_are_not_kept() -> None:

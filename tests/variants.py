@@ -76,7 +76,9 @@ def build_with_faults(directory: Path) -> dict[str, str]:
     hook = ["-DCHILDPROOF_FAULTS", "-include", str(TESTS_C / "fault.h")]
     build(directory, [*hook, "-O1"])
     library = directory / "libfault.so"
-    gcc(*FLAGS, "-O2", "-w", "-shared", "-o", str(library), str(TESTS_C / "fault.c"), str(TESTS_C / "preload.c"), "-ldl")
+    gcc(
+        *FLAGS, "-O2", "-w", "-shared", "-o", str(library), str(TESTS_C / "fault.c"), str(TESTS_C / "preload.c"), "-ldl"
+    )
     return {**environment(directory), "LD_PRELOAD": str(library), "CHILDPROOF_FAULTS": str(library)}
 
 
