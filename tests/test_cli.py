@@ -387,6 +387,7 @@ def test_json_has_the_whole_result() -> None:
         "held": [],
         "killed": [],
         "survivors": [],
+        "autopsy": [],
         "error": None,
         "ok": False,
     }

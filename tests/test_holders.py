@@ -29,7 +29,9 @@ def sleeper() -> Iterator[Any]:
 
     def start(**options: Any) -> int:
         started.append(subprocess.Popen(["sleep", "600"], **options))
-        return started[-1].pid
+        pid = started[-1].pid
+        wait_until(lambda: "nanosleep" in Path(f"/proc/{pid}/wchan").read_text(), 3)  # its libraries are closed
+        return pid
 
     yield start
     for process in started:
@@ -212,7 +214,9 @@ def test_a_search_has_a_bound(sleeper: Any, monkeypatch: pytest.MonkeyPatch) -> 
         link = os.readlink(f"/proc/self/fd/{writer}")
         monkeypatch.setattr(_procfs, "pids", lambda: [1, os.getpid(), pid])
         search = _holders.Search({link: "stdout", "pipe:[0]": "stderr"}, None)
+        assert wait_until(lambda: all(job.done.is_set() for job in search._jobs))
         found = search.holders()
+        assert found[0].command == "sleep 600", "the names do not wait for the whole search"
         assert [(h.pid, h.fds, h.streams) for h in found] == [(pid, (1,), ("stdout",)), (0, (-1,), ("stderr",))]
         assert found[-1].command == "[not looked at in time]"
         assert wait_until(search.answered)

@@ -59,31 +59,37 @@ class Search:
         self._finder = Finder([Wanted(link) for link in pipes])
         self._left = _procfs.oldest_first(_procfs.pids())
         self._found: dict[int, list[Open]] = {}
-        self._job: Job | None = None
+        self._jobs: list[Job] = []
         self._go_on()
 
     def _go_on(self) -> None:
+        """Look for a while, and ask for the names of those who were found in it."""
         until = monotonic() + SLICE_SECONDS
+        found = {}
         while self._left:
             pid = self._left.pop()
             held = [item for item in self._finder.of(pid) or () if item.writes]
             if held:
-                self._found[pid] = held
+                found[pid] = held
             if monotonic() >= until:
-                return
-        self._job = ask_names(self._found)
+                break
+        if found:
+            self._found.update(found)
+            self._jobs.append(ask_names(found))
 
     def answered(self) -> bool:
         """Whether all have been looked at, and the names have been read."""
-        if self._job is None:
+        if self._left:
             self._go_on()
-        return self._job is not None and self._job.done.is_set()
+        return not self._left and all(job.done.is_set() for job in self._jobs)
 
     def holders(self) -> tuple[Holder, ...]:
         """What was found. A pipe that nobody seems to hold has a holder that /proc hides, or whom there
         was no time to find.
         """
-        commands = (janitor.answer(self._job) if self._job is not None else None) or {}
+        commands: dict[int, str] = {}
+        for job in self._jobs:
+            commands.update(janitor.answer(job) or {})
         found = [self._holder(pid, held, commands.get(pid)) for pid, held in self._found.items()]
         seen = {stream for holder in found for stream in holder.streams}
         hidden = tuple(name for name in self._names if name not in seen)

@@ -75,11 +75,21 @@ class Root(Protocol):
         """Signal its process group, if it leads one. 0, or an errno."""
 
 
-def _look(pids: list[int], candidates: list[int], token: bytes | None) -> tuple[dict[int, str], set[int]]:
-    """In the background: command lines of all, and who of `candidates` has the mark."""
-    commands = _procfs.command_lines((*pids, *candidates))
-    marked = {pid for pid in candidates if token is not None and _procfs.has_mark(pid, token)}
-    return commands, marked
+class Answers:
+    """What the background has read so far. Whoever asks takes what is there when the time is over."""
+
+    def __init__(self) -> None:
+        self.commands: dict[int, str] = {}
+        self.marked: set[int] = set()
+
+    def read(self, named: list[int], strangers: list[int], token: bytes | None) -> None:
+        """In the background: the command lines of `named`; who of `strangers` has the mark, and theirs."""
+        self.commands.update(_procfs.command_lines(named))
+        if token is not None:
+            for pid in strangers:
+                if _procfs.has_mark(pid, token):
+                    self.commands.update(_procfs.command_lines((pid,)))
+                    self.marked.add(pid)
 
 
 def send(process: Process, number: int) -> int:
@@ -154,6 +164,7 @@ class Tree:
         self._known: dict[Key, Process] = {}
         self._unknown: set[Key] = set()
         self._job: Job | None = None
+        self._answers = Answers()
         self._marked: set[Key] = set()
         self._asked: dict[int, Key] = {}
         self._roll = Roll([])
@@ -255,8 +266,9 @@ class Tree:
         if not named and not strangers:
             return False
         self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
+        self._answers = answers = Answers()
         pids, candidates, token = [p.pid for p in named], [pid for pid, _ in strangers], self._evidence.token
-        self._job = janitor.submit(lambda: _look(pids, candidates, token))
+        self._job = janitor.submit(lambda: answers.read(pids, candidates, token))
         return True
 
     def answered(self) -> bool:
@@ -264,15 +276,16 @@ class Tree:
         return self._job is None or self._job.done.is_set()
 
     def take_answer(self) -> bool:
-        """Take it; if it has not come it is not waited for any longer. Whether it tells of a member
-        who was not known.
+        """Take it; what has not come is not waited for any longer. Whether it tells of a member who was
+        not known.
         """
         if self._job is None:
             return False
-        commands, marked = janitor.answer(self._job) or ({}, set())
+        janitor.answer(self._job)
+        self._job = None
+        commands, marked = dict(self._answers.commands), set(self._answers.marked)
         self.commands.update((self._asked[pid], line) for pid, line in commands.items())
         self._marked.update(self._asked[pid] for pid in marked)
-        self._job = None
         return bool(marked)
 
     def root_runs(self) -> bool:
