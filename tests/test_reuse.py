@@ -176,7 +176,8 @@ table = _procfs.table
 def and_then_reuse():
     global stranger, inner
     found = table()
-    if stranger is None and not done:
+    calls.append(1)
+    if len(calls) == 2:  # it is known to be a member since the first look
         member = found[numbers[0]]
         os.kill(member.pid, signal.SIGKILL)
         os.waitpid(member.pid, 0)
@@ -190,7 +191,7 @@ def and_then_reuse():
 _procfs.table = and_then_reuse
 for round in range({ROUNDS}):
     stranger = inner = None
-    done = []
+    calls = []
     root = start("sleep", "600")
     numbers = [root.pid]
     killed, survivors = childproof.kill_tree(root.pid, timeout=0.3)
