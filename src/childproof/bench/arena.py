@@ -131,7 +131,12 @@ class Subject:
             self._process.stdin.flush()
 
     def hear(self, seconds: float) -> dict[str, Any] | None:
-        """Its next line, or `None` if there is none within `seconds`, or it has died."""
+        """Its next line, or `None` if there is none within `seconds`.
+
+        Raises:
+            EOFError: it has died.
+
+        """
         assert self._process.stdout is not None
         until = monotonic() + seconds
         poller = select.poll()
@@ -141,7 +146,7 @@ class Subject:
                 return None
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             if not data:
-                return None
+                raise EOFError
             self._pending += data
         line, _, self._pending = self._pending.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
@@ -157,19 +162,30 @@ def _look(cell: Cell, subject: int) -> None:
     cell.zombies = sum(process.ppid == subject and not process.alive for process in others.values())
 
 
-def _watch(request: dict[str, Any]) -> Cell:
-    subject = Subject(request)
-    ready = subject.hear(START_SECONDS)
-    if ready is None or "missing" in ready:
-        return Cell(missing="it does not start" if ready is None else ready["missing"])
-    subject.tell({})
+def _result(subject: Subject, cut_off: float) -> Cell:
     began = monotonic()
-    seen = subject.hear(request["cut_off"])
+    try:
+        seen = subject.hear(cut_off)
+    except EOFError:
+        return Cell(died=True, seconds=monotonic() - began)
     cell = Cell(hung=seen is None, seconds=monotonic() - began)
     for name, value in (seen or {}).items():
         setattr(cell, name, value)
+    return cell
+
+
+def _watch(request: dict[str, Any]) -> Cell:
+    subject = Subject(request)
+    try:
+        ready = subject.hear(START_SECONDS)
+    except EOFError:
+        ready = {"missing": "its process dies at a command that does nothing"}
+    if ready is None or "missing" in ready:
+        return Cell(missing="it does not start" if ready is None else ready["missing"])
+    subject.tell({})
+    cell = _result(subject, request["cut_off"])
     _look(cell, subject.pid)
-    if cell.hung:
+    if cell.hung or cell.died:
         return cell
     end_all(subject.pid)
     _reap()

@@ -122,6 +122,7 @@ class Cell:
     Attributes:
         missing: why it was not tested.
         hung: it had to be cut off.
+        died: it took its own process along.
         seconds: until it came back, or was cut off.
         error: an exception that is no timeout.
         timed_out: it says that the timeout came.
@@ -138,6 +139,7 @@ class Cell:
 
     missing: str | None = None
     hung: bool = False
+    died: bool = False
     seconds: float = 0.0
     error: str | None = None
     timed_out: bool = False
@@ -182,6 +184,8 @@ def judge(case: Case, cell: Cell) -> Verdict:
     """By these rules, the same for all."""
     if cell.missing is not None:
         return Verdict("untested", (cell.missing,))
+    if cell.died:
+        return Verdict("failure", ("dies",))
     if cell.hung:  # that its command still runs goes without saying
         return Verdict("failure", ("hangs",))
     failures = [f"raises {cell.error}"] if cell.error is not None else _false(case, cell)

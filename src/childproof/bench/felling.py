@@ -146,8 +146,8 @@ def everyone() -> tuple[Contender, ...]:
 
 def _measure(settings: Settings, progress: Progress) -> Result:
     tree = programs.compiled("tree")
-    levels = [Level(n, Task((tree, str(n))), {}) for n in settings.pick((10, 30, 100, 300, 1000), (100,), (6,))]
-    plan = Plan("felling", chosen(settings, everyone(), REFERENCE), levels, settings.rounds_of(7, 3), untimed=0)
+    levels = [Level(n, Task((tree, str(n))), {}) for n in settings.pick((10, 30, 100, 300, 1000), (100,), (4,))]
+    plan = Plan("felling", chosen(settings, everyone(), REFERENCE), levels, settings.rounds_of(7, 3, 1), 1, untimed=0)
     result = take_turns(plan, settings, progress)
     result.notes.append("psutil waits until the orphans are reaped, which depends on what process 1 is here")
     return result

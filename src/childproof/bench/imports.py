@@ -71,7 +71,8 @@ def _measure(settings: Settings, progress: Progress) -> Result:
         "imports",
         chosen(settings, people, SUBPROCESS),
         [Level(None, Task(("-",)), {})],
-        settings.rounds_of(60, 40),
+        settings.rounds_of(60, 40, 1),
+        warm_ups=1,
         untimed=0,
     )
     return take_turns(plan, settings, progress)

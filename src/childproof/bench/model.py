@@ -112,7 +112,7 @@ class Series:
     def add(self, turn: int, values: dict[str, float]) -> None:
         """The measurements of one round."""
         for metric, value in values.items():
-            self.samples.setdefault(metric, {})[turn] = value
+            self.samples.setdefault(metric, {})[turn] = float(f"{value:.6g}")  # more digits are noise
 
 
 @dataclass(frozen=True)

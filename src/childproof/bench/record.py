@@ -76,8 +76,7 @@ def _series(scenario: Scenario, result: Result, series: Series) -> dict[str, Any
         "ratio": None if pair is None else pair._asdict(),
         "summary": {name: summarize(list(values.values()))._asdict() for name, values in series.samples.items()},
         "samples": {
-            name: {str(turn): float(f"{value:.6g}") for turn, value in values.items()}
-            for name, values in series.samples.items()
+            name: {str(turn): value for turn, value in values.items()} for name, values in series.samples.items()
         },
     }
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from childproof.bench.contenders import Contender
 from childproof.bench.model import BenchError, Progress, Result, Series, Settings, Task, X
 
-WARM_UPS = 3
 SLOW_SECONDS = 0.01
 
 
@@ -46,6 +45,7 @@ class Plan:
         people: the contenders.
         levels: the values of the parameter.
         rounds: how many.
+        warm_ups: runs of a contender before the first round.
         untimed: runs of a contender just before each that is timed.
         block: so many rounds a host does at a stretch before the next host has its turn: what wakes
             up anew finds other CPUs and caches, and for some milliseconds measures that.
@@ -59,6 +59,7 @@ class Plan:
     people: Sequence[Contender]
     levels: Sequence[Level]
     rounds: int
+    warm_ups: int = 3
     untimed: int = 2
     block: int = 10
     slow_share: int = 1
@@ -76,6 +77,7 @@ class Host:
     def __init__(self, ballast: dict[str, int], patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
         self._pending = b""
+        self._stuck = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "childproof.bench.host"],
             stdin=subprocess.PIPE,
@@ -113,6 +115,7 @@ class Host:
         poller.register(fd, select.POLLIN)
         while b"\n" not in self._pending:
             if not poller.poll(max(until - monotonic(), 0) * 1000):
+                self._stuck = True
                 raise StuckError(f"no answer within {self._patience_seconds:g} s to {request}")
             data = os.read(fd, 1 << 16)
             if not data:
@@ -128,7 +131,7 @@ class Host:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(5)
+            self._process.wait(0 if self._stuck else 5)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
             self._process.wait()
@@ -204,7 +207,7 @@ def _in_turns(course: _Course, hosts: _Hosts, order: random.Random) -> Iterator[
         for number, level in enumerate(plan.levels):
             entry = course.enter(contender, level)
             entry.host = hosts.get(number, contender)
-            answer = course.prepare(entry.host, entry, WARM_UPS)
+            answer = course.prepare(entry.host, entry, plan.warm_ups)
             if "missing" in answer:
                 course.drop(entry, answer["missing"])
             elif answer["seconds"] > SLOW_SECONDS:
