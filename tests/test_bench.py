@@ -208,8 +208,9 @@ def test_rounds_seed_and_contenders_are_those_that_were_asked_for() -> None:
     assert [len(series.samples["seconds"]) for series in result.series] == [3, 3]
 
 
-def _plan(task: Task, name: str = contenders.SUBPROCESS, **fields: float) -> Plan:
-    return Plan("contenders", [contenders.by_name(name)], [Level(None, task, {})], 2, **fields)  # type: ignore[arg-type]
+def _plan(task: Task, fresh: bool = False, patience_seconds: float = 60.0) -> Plan:
+    people, levels = [contenders.by_name(contenders.SUBPROCESS)], [Level(None, task, {})]
+    return Plan("contenders", people, levels, 2, fresh=fresh, patience_seconds=patience_seconds)
 
 
 def test_a_wrong_code_is_no_measurement() -> None:

@@ -128,10 +128,14 @@ def _measure(settings: Settings, progress: Progress) -> Result:
     rounds = settings.rounds_of(3, 1, 1)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = {pool.submit(_repeat, case, name, rounds): (case, name) for case in wanted for name in people}
-        for done in as_completed(waiting):
-            case, name = waiting[done]
-            found[case.name, name] = done.result()
-            progress(len(found), len(waiting))
+        try:
+            for done in as_completed(waiting):
+                case, name = waiting[done]
+                found[case.name, name] = done.result()
+                progress(len(found), len(waiting))
+        except BaseException:  # a Ctrl-C too waits only for those that run
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     result = Result([as_series(case, name, found[case.name, name]) for case in wanted for name in people])
     result.missing = _not_installed(result.series, people)
     result.series = [series for series in result.series if series.contender not in result.missing]
