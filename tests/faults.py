@@ -209,9 +209,9 @@ def judge(result: Any, good: Answer, name: str, error: int) -> tuple[str, bool]:
     if answer == good:
         return "true result", True
     if result.outcome.name == "NOT_STARTED" and name != "getppid":
-        if result.error.stage == "exec" and error == errno.ENOTDIR:
-            error = errno.ENOENT  # of a directory in PATH it says the same
         named = result.error.errno == error
+        if result.error.stage == "exec" and error == errno.ENOTDIR:  # of a directory in PATH
+            named |= result.error.errno == errno.ENOENT
         return f"not started: {result.error.stage}", named
     if result.outcome.name == "NOT_STARTED" and name == "getppid":  # as if the parent had died
         return f"not started: {result.error.stage}", True
@@ -243,6 +243,7 @@ class Matrix:
         plan.close_error = close
         ctypes.memset(ctypes.addressof(plan) + Plan.counts.offset, 0, ctypes.sizeof(plan.counts))
         plan.armed = 1
+        signal.alarm(10)
         try:
             result = scenario.run()
         except BaseException as exception:
@@ -255,6 +256,7 @@ class Matrix:
             plan.armed = 0
             outcome, honest = judge(result, good, self.names[call], error)
             detail = f"{result!r} {result.error!r}"
+        signal.alarm(0)
         reached = plan.counts[origin][call] >= nth if origin >= 0 else False
         broken = invariants.broken()
         if broken and origin < 0:
@@ -302,8 +304,15 @@ class Matrix:
                         nth += 1
 
 
+def hung(number: int, frame: Any) -> None:
+    """The handler of SIGALRM."""
+    plan.armed = 0
+    raise TimeoutError("it hangs")
+
+
 def main(wanted: list[str], most: int, full: bool) -> None:
     """Run the scenarios `wanted`, or all."""
+    signal.signal(signal.SIGALRM, hung)
     matrix = Matrix()
     threading.Thread(target=int).start()  # glibc takes two signals with the first
     childproof.run("sleep 0.2 & sleep 600", timeout=0.05)  # what is imported late is imported now

@@ -31,6 +31,7 @@ def build(
     directory: Path,
     flags: Sequence[str] = ("-O1",),
     parent_flags: Sequence[str] = (),
+    child_flags: Sequence[str] = (),
     link: Sequence[str] = (),
     more: Sequence[Path] = (),
 ) -> Path:
@@ -40,6 +41,7 @@ def build(
         directory: where to; what must be on PYTHONPATH before all else.
         flags: for each file.
         parent_flags: for those that do not run in the child.
+        child_flags: for child.c.
         link: for the extension.
         more: other C files that are part of it.
 
@@ -54,6 +56,8 @@ def build(
     for source in [*(CSRC / name for name in script["SOURCES"]), *more]:
         objects.append(str(directory / f"{source.stem}.o"))
         own = [] if source.name in CHILD_SIDE else parent_flags
+        if source.name == "child.c":
+            own = child_flags
         gcc(*FLAGS, *flags, *own, "-c", str(source), "-o", objects[-1])
     builder = script["ffibuilder"]
     name, source, extension, options = builder._assigned_source

@@ -30,7 +30,7 @@ static const char *const origins[] = {"parent", "child", "python"};
 static int is_honest(const struct scenario *scenario, const struct ending *ending, int error)
 {
     const struct ending *good = &scenario->good;
-    if (error == ENOTDIR && ending->stage == CP_STAGE_EXEC)
+    if (error == ENOTDIR && ending->stage == CP_STAGE_EXEC && ending->error == ENOENT)
         error = ENOENT; /* of a directory in PATH it says the same */
     if (ending->state == CP_DIED) /* as if the parent had: it ends itself */
         return cpf_plan->call == cpf_call("getppid")
