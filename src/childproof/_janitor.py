@@ -129,8 +129,8 @@ class Janitor:
         if self._current is None or not self._current.is_alive() or stuck:
             self._running = None
             self._busy_since = None
-            self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
             try:
+                self._current = threading.Thread(target=self._loop, name="childproof", daemon=True)
                 self._current.start()
             except RuntimeError:  # no thread can be had now; what waits is done when one can
                 self._current = None
