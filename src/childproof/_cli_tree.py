@@ -8,13 +8,13 @@ from time import monotonic
 
 from childproof import _procfs
 from childproof._autopsy import age_of, cpu_of, look
+from childproof._census import Family, line_of, ticks_now
 from childproof._cli_base import Parser, Stopper, as_json, short, table, write
 from childproof._holders import descriptors
 from childproof._inspector import Finder, Wanted
 from childproof._janitor import Job, janitor
 from childproof._light import TYPE_CHECKING
 from childproof._procfs import Process
-from childproof._tree import Family, line_of, ticks_now
 
 if TYPE_CHECKING:
     import argparse

@@ -73,12 +73,14 @@ class Exchange:
         wake_at: when `tick` must be called at the latest, on `time.monotonic`.
         state: a `State`.
         result: the Result, once `state` is `State.DONE`.
+        take_census: what its tree is looked for in, where a driver of many shares that among them.
 
     """
 
     # What a command begins with; an attribute is set when it changes, which for most it never does.
     state = State.STARTING
     result: Result[Any] | None = None
+    take_census: Callable[[], Census] | None = None
     _token: bytes | None = None
     _pidfd = -1
     _check_pause = 0.02
@@ -391,6 +393,7 @@ class Exchange:
     # ---- killing ----
 
     def _make_tree(self) -> Tree:
+        from childproof._census import Census
         from childproof._tree import Evidence, Tree
 
         if self._tree is None:
@@ -403,6 +406,7 @@ class Exchange:
             self._tree = Tree(
                 self._child,
                 Evidence(self._began, token, pipe_links(ends), self._command.secrets, self._child.service),
+                take_census=self.take_census or Census,
             )
         return self._tree
 

@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from errno import ECHILD
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any, NamedTuple
 
 from childproof import _journal

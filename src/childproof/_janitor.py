@@ -74,8 +74,9 @@ class Janitor:
         """
         job = Job(function)
         with self._lock:
+            waiting = bool(self._jobs)  # then the thread is awake, or about to be
             self._jobs.append(job)
-            if not self._ensure_thread():
+            if not self._ensure_thread(poke=not waiting):
                 self._jobs.remove(job)
                 job.done.set()
         return job
@@ -123,8 +124,8 @@ class Janitor:
 
     # ---- under the lock ----
 
-    def _ensure_thread(self) -> bool:
-        """Start the thread, or wake it; whether there is one."""
+    def _ensure_thread(self, poke: bool = True) -> bool:
+        """Start the thread, or with `poke` wake it; whether there is one."""
         stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
         if self._current is None or not self._current.is_alive() or stuck:
             self._running = None
@@ -135,7 +136,7 @@ class Janitor:
             except RuntimeError:  # no thread can be had now; what waits is done when one can
                 self._current = None
                 return False
-        else:
+        elif poke:
             self._poke()
         return True
 

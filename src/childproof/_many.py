@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sized
-from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from childproof._scheduler import Scheduler, command_of

@@ -145,6 +145,25 @@ def table() -> dict[int, Process]:
     return found
 
 
+def open_pipes(pid: int) -> dict[str, set[bool]]:
+    """The pipes that `pid` has open, by their links: whether for writing. Empty where it can't be looked at."""
+    found: dict[str, set[bool]] = {}
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return found
+    for name in names:
+        path = f"{folder}/{name}"
+        try:
+            link = os.readlink(path)
+            if link.startswith("pipe:"):
+                found.setdefault(link, set()).add(bool(os.lstat(path).st_mode & 0o200))
+        except OSError:
+            continue  # closed meanwhile
+    return found
+
+
 def _read_all(path: str, limit: int) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:

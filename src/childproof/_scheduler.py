@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from childproof._budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, Budget
+from childproof._census import Shared
 from childproof._command import Command, make_command, plain_command
 from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._report import Facts, make_result
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MOST_SPAWNING = 64
 """Commands on their way to the exec at once."""
+
+STOPPING_SECONDS = 0.005
+"""What the end of one among many may take more."""
 
 LATER = object()
 """What a source gives when it has no command now but may have one later."""
@@ -142,6 +146,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Job]] = []
         self._heap_count = 0
         self._budget: Budget | None = None
+        self._census = Shared(self._own_sessions)
         self.router = Router(inf if in_loop else most_jobs)
         if hasattr(elements, "attach"):
             elements.attach(self.router)
@@ -213,6 +218,7 @@ class Scheduler:
         announce(command)
         exchange = job.exchange = _Starvable(command, job, began)
         exchange.may_wait = bool(self._running)
+        exchange.take_census = self._census
         self._running.add(job)
         self._reckon(job, SPAWNING_FDS)
         self._spawning += 1
@@ -227,12 +233,17 @@ class Scheduler:
         self._budget.used += fds - job.fds
         job.fds = fds
 
+    def _own_sessions(self) -> set[int]:
+        children = [job.exchange.child for job in self._running if job.exchange is not None]
+        return {child.pid for child in children if child.leads_group}
+
     # ---- driving ----
 
     def wait(self, most_seconds: float = inf) -> None:
         """Wait until something happens, `most_seconds` at most, and do what is due."""
         now = monotonic()
         seconds = self.wake_at - now
+        self._census.renew()
         self.router.wait(min(seconds, most_seconds) if seconds > 0 else 0)
         self.tick()
 
@@ -245,6 +256,7 @@ class Scheduler:
         """Do what is due by now."""
         heap = self._heap
         now = monotonic()
+        self._census.renew()
         while heap and heap[0][0] <= now:
             due, _, job = heappop(heap)
             if due != job.wake_at or job.exchange is None:
@@ -303,11 +315,12 @@ class Scheduler:
         self._more = False
         self._put_off.clear()
         now = monotonic()
+        self._census.renew()
         for job in list(self._running):
             if job.exchange is not None:
                 job.exchange.stop(0, now)
                 self.look_at(job)
-        return now + CLEARING_SECONDS + 0.2
+        return monotonic() + CLEARING_SECONDS + 0.2 + STOPPING_SECONDS * len(self._running)
 
     def close(self) -> None:
         """Kill and reap what runs, and let go of everything."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple, Protocol
 
 from childproof import _journal, _procfs
+from childproof._census import Census
 from childproof._inspector import Finder, Roll, Wanted, signal_process
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
@@ -97,67 +98,27 @@ def send(process: Process, number: int) -> int:
     return signal_process(process.identity, number)
 
 
-def ticks_now() -> int:
-    """The time, as the start of processes is told."""
-    return int(clock_gettime(CLOCK_BOOTTIME) * _procfs.TICKS_PER_SECOND)
-
-
-def line_of(pid: int, table: dict[int, Process]) -> set[int]:
-    """`pid` and its ancestors."""
-    line: set[int] = set()
-    while pid and pid not in line:
-        line.add(pid)
-        pid = table[pid].ppid if pid in table else 0
-    return line
-
-
-class Family:
-    """Who descends from whom, in a table that took some time to read.
-
-    A parent may have ended meanwhile, and a stranger got its number and a child of its own. A child
-    that is older than the reading of the table can't be that; of a younger one the parent is looked
-    at again.
-    """
-
-    def __init__(self, processes: dict[int, Process], read_at: int) -> None:
-        """`read_at`: in ticks, before the table was read."""
-        self._read_at = read_at
-        self._same: dict[int, bool] = {}
-        self._children: dict[int, list[Process]] = {}
-        for process in processes.values():
-            self._children.setdefault(process.ppid, []).append(process)
-
-    def _lasted(self, parent: Process) -> bool:
-        if parent.pid not in self._same:
-            now = _procfs.read_process(parent.pid)
-            self._same[parent.pid] = now is not None and now.start == parent.start
-        return self._same[parent.pid]
-
-    def grow(self, inside: dict[int, Process], seeds: Iterable[Process]) -> None:
-        """Add `seeds` and their descendants to `inside`."""
-        line = [seed for seed in seeds if seed.pid not in inside]
-        inside.update((seed.pid, seed) for seed in line)
-        for parent in line:
-            for child in self._children.get(parent.pid, ()):
-                if child.pid not in inside and (child.start < self._read_at or self._lasted(parent)):
-                    inside[child.pid] = child
-                    line.append(child)  # and so it is a parent of this loop
-
-    def in_order(self, inside: dict[int, Process]) -> list[Process]:
-        """`inside`, parents before their children."""
-        line = [process for process in inside.values() if process.ppid not in inside]
-        for parent in line:
-            line += [child for child in self._children.get(parent.pid, ()) if child.pid in inside]
-        placed = {process.pid for process in line}
-        # Numbers that were given anew while the table was read may seem to go round in a circle.
-        return line + [process for process in inside.values() if process.pid not in placed]
-
-
 class Tree:
     """The processes that belong to one root, as far as they can be found."""
 
-    def __init__(self, root: Root, evidence: Evidence, start: int | None = None) -> None:
-        """`start`: the root's, in ticks; without it the root is our child, and it is found out."""
+    def __init__(
+        self,
+        root: Root,
+        evidence: Evidence,
+        start: int | None = None,
+        take_census: Callable[[], Census] = Census,
+    ) -> None:
+        """Nothing is looked for yet.
+
+        Args:
+            root: what it grows from.
+            evidence: what else tells a member.
+            start: the root's, in ticks; without it the root is our child, and it is found out.
+            take_census: gives the processes that there are now.
+
+        """
+        self._take_census = take_census
+        self._shares = take_census is not Census
         self._root = root
         self._evidence = evidence
         self._floor = self._started() if start is None else start
@@ -198,23 +159,20 @@ class Tree:
         """Who of the tree is alive, parents before their children. Never this process, nor one that
         it descends from.
         """
-        read_at = ticks_now()
-        table = _procfs.table()
-        pinned = self._is_pinned()
+        census = self._take_census()
+        family = census.family
         self._service = self._evidence.service if self.root_runs() else 0
-        spared = line_of(os.getpid(), table)
-        fresh = {
-            pid: process
-            for pid, process in table.items()
-            if process.start >= self._floor and pid not in spared and not process.kernel_thread
-        }
-        family = Family(fresh, read_at)
         inside: dict[int, Process] = {}
-        family.grow(inside, [process for process in fresh.values() if self._is_told(process, pinned)])
+        pinned = self._is_pinned()
+        family.grow(inside, self._told(census, pinned), self._floor)
+        strangers = census.strangers(self._floor)
+        if not pinned:  # then its session is no session that tells
+            strangers = strangers + [p for p in census.led_by(self._root.pid) if p.alive and p.start >= self._floor]
+        strangers = [process for process in strangers if process.pid not in inside]
         if self._evidence.pipes:
-            family.grow(inside, [p for p in fresh.values() if p.pid not in inside and self._holds_pipe(p)])
+            family.grow(inside, [process for process in strangers if self._holds_pipe(process, census)], self._floor)
         self._known.update((process.key, process) for process in inside.values())
-        self._unknown = {process.key for process in fresh.values() if process.pid not in inside and process.alive}
+        self._unknown = {process.key for process in strangers if process.pid not in inside}
         alive = [process for process in family.in_order(inside) if process.alive]
         self._roll = Roll([process.identity for process in alive])
         return alive
@@ -232,21 +190,29 @@ class Tree:
             for process in self._known.values()
         )
 
-    def _is_told(self, process: Process, pinned: bool) -> bool:
-        """By what is known of it alone, without its parent and what it has open."""
-        if process.key in self._known or process.key in self._marked:
-            return True
-        if self._service and process.session == self._service:
-            return True
+    def _told(self, census: Census, pinned: bool) -> list[Process]:
+        """Who belongs to it by what is known of each alone, without its parent and what it has open."""
+        keys = (*self._known, *self._marked)
+        told = [process for key in keys if (process := census.find(key)) is not None]
+        if self._service:
+            told += [process for process in census.led_by(self._service) if process.session == self._service]
         pid = self._root.pid
-        return pinned and (process.pid == pid or (self._root.leads_group and pid in (process.session, process.pgrp)))
+        if pinned:
+            if pid in census.processes:
+                told.append(census.processes[pid])
+            if self._root.leads_group:
+                told += census.led_by(pid)
+        return told
 
-    def _holds_pipe(self, process: Process) -> bool:
+    def _holds_pipe(self, process: Process, census: Census) -> bool:
         if not process.alive:
             return False
         # This process's other children may have copies for the moment between their fork and exec.
         if process.ppid == os.getpid() and process.pid != self._root.pid and os.getpid() != 1:
             return False
+        if self._shares:
+            pipes = census.pipes_of(process.pid)
+            return any((stream != "stdin") in pipes.get(link, ()) for link, stream in self._evidence.pipes.items())
         return any(held.writes != self._is_input[held.which] for held in self._finder.of(process.pid) or ())
 
     def all_over(self) -> bool:
