@@ -7,12 +7,14 @@ A driver is added to `RUNNERS`, once, by the module that it is made in or here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 import childproof
-from childproof import Result, SpawnError
+from childproof import Result, SpawnError, aio
 from forcing import WAYS, force
 
 Runner = Callable[..., Result[Any]]
@@ -37,10 +39,35 @@ def _piped(cmd: Any, input: Any = None, timeout: float | None = None, **options:
     return result
 
 
+def _one_of_many(cmd: Any, input: Any = None, timeout: float | None = None, **options: Any) -> Result[Any]:  # noqa: A002
+    """Among others that run and end at the same time."""
+    own = {"cmd": cmd, "input": input, "timeout": timeout, **options}
+    results = {result.position: result for result in childproof.run_many(["true", own, "sleep 0.05"], jobs=3)}
+    assert [results[0].code, results[2].code] == [0, 0]
+    return results[1]
+
+
+def _through_epoll(cmd: Any, input: Any = None, timeout: float | None = None, **options: Any) -> Result[Any]:  # noqa: A002
+    """`run_many` as it is with many jobs."""
+    (result,) = childproof.run_many([{"cmd": cmd, "input": input, "timeout": timeout, **options}], jobs=1000)
+    return result
+
+
+def _in_loop(backend: str) -> Runner:
+    def run(*args: Any, **options: Any) -> Result[Any]:
+        return anyio.run(partial(aio.run, *args, **options), backend=backend)
+
+    return run
+
+
 RUNNERS: dict[str, Runner] = {
     "run": childproof.run,
     "start": _started,
     "pipeline": _piped,
+    "run_many": _one_of_many,
+    "run_many, epoll": _through_epoll,
+    "aio, asyncio": _in_loop("asyncio"),
+    "aio, trio": _in_loop("trio"),
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from childproof._kill import TreeKilled, kill_tree
     from childproof._launch import launch
     from childproof._leaks import LeakyFd, leaky_fds
+    from childproof._many import Progress, run_many
     from childproof._patch import patch, unpatch
     from childproof._pipeline import PipelineResult, pipeline
     from childproof._start import Child, start
@@ -34,6 +35,7 @@ __all__ = [
     "OutputCut",
     "PipelineResult",
     "ProcessInfo",
+    "Progress",
     "Result",
     "SpawnError",
     "Spawned",
@@ -50,6 +52,7 @@ __all__ = [
     "patch",
     "pipeline",
     "run",
+    "run_many",
     "start",
     "stream",
     "tee",
@@ -60,6 +63,7 @@ _LAZY = {
     "Child": "_start",
     "LeakyFd": "_leaks",
     "PipelineResult": "_pipeline",
+    "Progress": "_many",
     "Stream": "_stream",
     "Tee": "_tee",
     "TreeKilled": "_kill",
@@ -69,6 +73,7 @@ _LAZY = {
     "leaky_fds": "_leaks",
     "patch": "_patch",
     "pipeline": "_pipeline",
+    "run_many": "_many",
     "start": "_start",
     "stream": "_stream",
     "tee": "_tee",

@@ -10,7 +10,9 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from childproof._aio_wait import anyio, call_later, finish, wait_ready
+from childproof._aio_wait import call_later, finish, wait_ready  # isort: skip  # says what is missing without anyio
+import anyio
+
 from childproof._command import make_command
 from childproof._exchange import Exchange
 from childproof._lines import Lines
@@ -85,7 +87,7 @@ class Child(Generic[Text]):
         """The Result, if the command is over."""
         if self._result is None and self._scheduler.finished:
             self._result = self._scheduler.finished.popleft()[1]
-            self._result.index = None
+            self._result.position = None
         return self._result
 
     def poll(self) -> int | None:
@@ -227,7 +229,10 @@ class Child(Generic[Text]):
         if result is not None and result.spawned is None:
             await self.aclose()
             raise not_started(result)
-        self.pid = result.pid if result is not None or self._exchange is None else self._exchange.child.pid
+        if result is not None:
+            self.pid = result.pid
+        elif self._exchange is not None:
+            self.pid = self._exchange.child.pid
         self._arm(self._deadline)
 
     # ---- lines ----

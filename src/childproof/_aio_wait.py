@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import sys
 from collections.abc import Callable
 from math import inf
 from time import monotonic
@@ -81,9 +82,8 @@ def call_later(seconds: float, function: Callable[[], None]) -> Callable[[], Non
 
 
 def _runs_trio() -> bool:
-    from sniffio import current_async_library
-
-    return current_async_library() == "trio"
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def _call_later_in_trio(seconds: float, function: Callable[[], None]) -> Callable[[], None]:

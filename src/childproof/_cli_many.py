@@ -267,4 +267,4 @@ def _show(result: Result[bytes], out: Queue, errors: Queue, erase: bytes) -> Non
 
 
 def _show_json(result: Result[str], out: Queue, errors: Queue, erase: bytes) -> None:
-    out.put((erase if os.isatty(1) else b"") + as_json({"index": result.index, **result_fields(result)}))
+    out.put((erase if os.isatty(1) else b"") + as_json({"position": result.position, **result_fields(result)}))

@@ -36,9 +36,11 @@ from childproof._spawner import DIED, DISOWNED, FAILED, PIDFD, SPAWNING, STDERR,
 from childproof._streams import Registry, Streams, refuse_copy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from childproof._autopsy import Autopsy
+    from childproof._census import Census
     from childproof._holders import Search
     from childproof._result import Examined, Holder, ProcessInfo, Result
     from childproof._tree import Killing, Tree

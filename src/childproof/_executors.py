@@ -38,13 +38,13 @@ class Item(NamedTuple):
     """One command on its way to a worker.
 
     Attributes:
-        index: its position among the commands.
+        position: which it is among the commands.
         options: the parameters of `run`, ``cmd`` among them.
         command: what they mean here.
 
     """
 
-    index: int
+    position: int
     options: dict[str, Any]
     command: Command
 
@@ -56,7 +56,7 @@ def _run_pickled(data: bytes) -> list[Result[Any] | BaseException]:
     """One task, in another process. `data` also says whose it is, so that no scheduler takes two tasks
     with the same commands for one.
     """
-    _, tasks = pickle.loads(data)
+    _, tasks = pickle.loads(data)  # noqa: S301  # from our own caller, who has sent the function too
     return [_run_one(options) for options in tasks]
 
 
@@ -64,7 +64,7 @@ def _run_one(options: dict[str, Any]) -> Result[Any] | BaseException:
     from childproof._run import run
 
     try:
-        result: Result[Any] = run(**options)
+        result: Result[Any] | BaseException = run(**options)
     except Exception as error:  # as one of on_output: it is raised to whoever wanted the command run
         return error
     return result
@@ -166,9 +166,9 @@ def _sendable(item: Item) -> dict[str, Any]:
     command = item.command
     stdios = (command.stdin, command.stdout, command.stderr)
     if any(stdio.kind == "fd" for stdio in stdios) or command.attributes.pass_fds or isinstance(command.cwd, int):
-        raise ValueError(f"cmds[{item.index}]: a file or a descriptor of this process can't be sent to another")
+        raise ValueError(f"cmds[{item.position}]: a file or a descriptor of this process can't be sent to another")
     if command.feed is not None and command.feed.data is None:
-        raise ValueError(f"cmds[{item.index}]: an input that is read while the command runs can't be sent")
+        raise ValueError(f"cmds[{item.position}]: an input that is read while the command runs can't be sent")
     options = dict(item.options)
     options.pop("check", None)  # here, where the Result is given
     if _takes_die_with_parent():
@@ -183,9 +183,9 @@ def _takes_die_with_parent() -> bool:
 def _pickled(token: bytes, items: list[Item]) -> bytes:
     tasks = [_sendable(item) for item in items]
     try:
-        return pickle.dumps(((token, items[0].index), tasks))
+        return pickle.dumps(((token, items[0].position), tasks))
     except Exception as error:
-        first, last = items[0].index, items[-1].index
+        first, last = items[0].position, items[-1].position
         raise TypeError(f"cmds[{first}] to cmds[{last}] can't be sent to another process: {error}") from error
 
 
@@ -332,7 +332,7 @@ def _give(cmds: Iterable[Any], plan: Plan, executor: Executor, batch: int | None
             for item, result in sender.take():
                 if isinstance(result, BaseException):
                     raise result
-                result.index = item.index
+                result.position = item.position
                 if not collector.over:
                     collector.take(result, item.command.check, sender.started, sender.running)
             if collector.over:

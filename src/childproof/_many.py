@@ -122,8 +122,8 @@ class Collector:
         plan = self._plan
         self._done += 1
         self._failed += not result.ok
-        assert result.index is not None
-        self._waiting[result.index] = result, check
+        assert result.position is not None
+        self._waiting[result.position] = result, check
         if not result.ok and plan.fail_fast:
             self.over = True
         if plan.progress is not None:
@@ -138,8 +138,8 @@ class Collector:
         """
         waiting = self._waiting
         if not self._plan.ordered or self.over:
-            for index in sorted(waiting) if self._plan.ordered else list(waiting):
-                yield _checked(*waiting.pop(index))
+            for position in sorted(waiting) if self._plan.ordered else list(waiting):
+                yield _checked(*waiting.pop(position))
             return
         while self._next in waiting:
             self._next += 1
@@ -243,7 +243,7 @@ def run_many(
         **options: those of `run`, for all commands. A mapping's own come before them.
 
     Returns:
-        A generator of `Result`; `Result.index` is the command's position. Closing it, leaving it to
+        A generator of `Result`; `Result.position` is the command's position. Closing it, leaving it to
         the garbage collector, and any exception kill and reap what runs, whole trees. With `executor`
         what waits is withdrawn then; what a thread runs is killed; what runs in another process runs
         on to its end or its deadline.

@@ -165,7 +165,7 @@ class Result(_Triple["Text"]):
 
     Attributes:
         cmd: the command as it was given.
-        index: its position among the commands of `run_many`, from 0; `None` for a single one.
+        position: which it is among the commands of `run_many`, from 0; `None` for a single one.
         pid: the child's process id, 0 when none was made.
         outcome: an `Outcome`.
         duration: seconds from the call to the result.
@@ -181,7 +181,7 @@ class Result(_Triple["Text"]):
     """
 
     cmd: Any
-    index: int | None = None
+    position: int | None = None
     pid: int
     outcome: Outcome
     duration: float

@@ -56,7 +56,7 @@ class Router:
 
     @property
     def is_copy(self) -> bool:
-        """This process was forked from the one that the commands belong to."""
+        """Whether this process was forked from the one that the commands belong to."""
         return self._pid != os.getpid()
 
     def fileno(self) -> int:

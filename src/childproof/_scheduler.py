@@ -81,7 +81,7 @@ class Job:
     """One command of many, from its start to its Result. For its exchange it is the registry.
 
     Attributes:
-        index: its position among the commands.
+        position: which it is among the commands.
         exchange: its state machine; `None` before the start and after the end.
         wake_at: the earliest time that the scheduler has noted for it.
         spawning: its exec has not been seen.
@@ -89,10 +89,10 @@ class Job:
 
     """
 
-    __slots__ = ("_scheduler", "command", "exchange", "fds", "index", "spawning", "wake_at")
+    __slots__ = ("_scheduler", "command", "exchange", "fds", "position", "spawning", "wake_at")
 
-    def __init__(self, index: int, command: Command, scheduler: Scheduler) -> None:
-        self.index = index
+    def __init__(self, position: int, command: Command, scheduler: Scheduler) -> None:
+        self.position = position
         self.command = command
         self.exchange: _Starvable | None = None
         self.wake_at = inf
@@ -213,7 +213,7 @@ class Scheduler:
         command = job.command
         began = monotonic()
         if command.timeout == 0:
-            self.finished.append((job, make_result(Facts(command, None, began, True, "", [], (), (), ()))))
+            self._finish(job, make_result(Facts(command, None, began, True, "", [], (), (), ())))
             return True
         announce(command)
         exchange = job.exchange = _Starvable(command, job, began)
@@ -295,8 +295,11 @@ class Scheduler:
             self._budget.starve(len(self._running), exchange.starved)
         else:
             assert exchange.result is not None
-            exchange.result.index = job.index
-            self.finished.append((job, exchange.result))
+            self._finish(job, exchange.result)
+
+    def _finish(self, job: Job, result: Result[Any]) -> None:
+        result.position = job.position
+        self.finished.append((job, result))
 
     def collect(self, collector: Collector) -> None:
         """Start what may be started, and give `collector` what is over."""

@@ -87,7 +87,7 @@ async def run(cmd: Any, input: Any = None, timeout: float | None = None, **optio
         _, result = scheduler.finished.popleft()
     finally:
         await finish(scheduler)
-    result.index = None
+    result.position = None
     return result.check() if command.check else result
 
 
