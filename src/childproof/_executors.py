@@ -60,14 +60,14 @@ def _run_pickled(data: bytes) -> list[Result[Any] | BaseException]:
     return [_run_one(options) for options in tasks]
 
 
-def _run_one(options: dict[str, Any]) -> Result[Any] | BaseException:
+def _run_one(options: dict[str, Any]) -> Any:
+    """A Result or an exception."""
     from childproof._run import run
 
     try:
-        result: Result[Any] | BaseException = run(**options)
+        return run(**options)
     except Exception as error:  # as one of on_output: it is raised to whoever wanted the command run
         return error
-    return result
 
 
 def _run_here(commands: list[Command], stop: int) -> list[Result[Any] | BaseException]:

@@ -6,7 +6,9 @@ import fcntl
 import os
 import select
 import weakref
+from errno import EINVAL
 from math import ceil, inf
+from time import sleep
 from typing import Any, Protocol
 
 from childproof._run import MOST_SECONDS
@@ -15,6 +17,10 @@ from childproof._streams import refuse_copy
 POLL_COMMANDS = 32
 """Up to so many commands at once poll(2) is used, which looks at every descriptor each time but
 needs no system call for each that comes and goes; beyond it epoll(7), where there is one."""
+
+
+REFUSED_SECONDS = 0.005
+"""How often descriptors are looked at that can't be waited for."""
 
 
 class Owner(Protocol):
@@ -165,7 +171,23 @@ class Router:
             timeout = None if seconds == inf else min(seconds, MOST_SECONDS)
             return self._epoll.poll(timeout, 512)  # type: ignore[no-any-return]
         milliseconds = None if seconds == inf else ceil(min(seconds, MOST_SECONDS) * 1000)
-        return self._poller.poll(milliseconds)  # type: ignore[no-any-return]
+        try:
+            return self._poller.poll(milliseconds)  # type: ignore[no-any-return]
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+            return self._poll_one_by_one(seconds)
+
+    def _poll_one_by_one(self, seconds: float) -> list[tuple[int, int]]:
+        """Where the soft limit has been lowered below the number of descriptors, which poll(2) refuses."""
+        events = []
+        for fd, mask in self._masks.items():
+            poller = select.poll()
+            poller.register(fd, mask)
+            events += poller.poll(0)
+        if not events:
+            sleep(min(seconds, REFUSED_SECONDS))
+        return events
 
     def _renew(self) -> None:
         """Take a new epoll. A descriptor that was closed while a child on its way to the exec had a copy
