@@ -48,26 +48,27 @@ settings = Settings()
 
 
 class Limit(threading.local):
-    """The deadline that `run` hands to the constructor, which has no parameter for it.
+    """What `run` hands to the constructor, which has no parameter for it."""
 
-    Attributes:
-        until: on `time.monotonic`.
-        timeout: seconds, as it was given.
-
-    """
-
-    until = inf
-    timeout: float | None = None
+    _value: tuple[float, float | None, bool] = inf, None, False
 
     def set(self, until: float, timeout: float | None) -> None:
-        """For the next constructor in this thread."""
-        self.until, self.timeout = until, timeout
+        """For the next constructor in this thread.
 
-    def take(self) -> tuple[float, float | None]:
-        """What was set, once: what a hook starts meanwhile has nothing to do with it."""
-        until, timeout = self.until, self.timeout
-        self.until, self.timeout = inf, None
-        return until, timeout
+        Args:
+            until: its deadline, on `time.monotonic`.
+            timeout: seconds, as it was given.
+
+        """
+        self._value = until, timeout, True
+
+    def take(self) -> tuple[float, float | None, bool]:
+        """What was set, and whether anything was; once, since what a hook starts meanwhile has
+        nothing to do with it.
+        """
+        value = self._value
+        self._value = inf, None, False
+        return value
 
 
 limit = Limit()

@@ -79,6 +79,7 @@ class Popen(_Base):  # type: ignore[misc]  # as above
     _began = 0.0
     _until = inf
     _users = 0
+    _fresh = False  # nobody can have read from the pipes: it is the child of a `run`
     _abandoned = False
     held: tuple[Holder, ...] = ()
 
@@ -91,8 +92,10 @@ class Popen(_Base):  # type: ignore[misc]  # as above
 
     def _execute_child(self, *given: Any) -> None:
         self._began = monotonic()
-        self._until, timeout = limit.take()
-        _popen_asyncio.install_if_wanted()
+        self._until, timeout, of_run = limit.take()
+        self._fresh = of_run and type(self) is Popen
+        if _popen_asyncio.wanted:
+            _popen_asyncio.install()
         asked = start.read_arguments(given)
         if asked is None:
             super()._execute_child(*given)
@@ -286,7 +289,7 @@ class Popen(_Base):  # type: ignore[misc]  # as above
             if data and self.text_mode:
                 data = data.encode(self.stdin.encoding, self.stdin.errors)
         assert self._child is not None
-        self._talk = Talk(self, self._child, data if self.stdin is not None else None)
+        self._talk = Talk(self, self._child, data if self.stdin is not None else None, self._fresh)
         return self._talk
 
     def _flush_stdin(self, close: bool) -> None:

@@ -23,16 +23,16 @@ NAMING_SECONDS = 0.1
 """How long the names of holders are waited for."""
 
 wanted = False
-"""Whether `install_if_wanted` is to do anything."""
+"""Whether `install` is to be called."""
 
 _original: Any = None
 
 
-def install_if_wanted() -> None:
+def install() -> None:
     """Called when a child is made: nobody can have one of asyncio's before."""
     global _original
     module = sys.modules.get("asyncio.base_subprocess")
-    if not wanted or _original is not None or module is None:
+    if _original is not None or module is None:
         return
     transport = module.BaseSubprocessTransport
     _original = transport._process_exited

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from errno import ECHILD
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 
 from childproof._attributes import MOST_ID, NO_ATTRIBUTES, Attributes
@@ -56,13 +56,15 @@ def read_arguments(given: tuple[Any, ...]) -> Asked | None:
         asked = Asked(*given)
     except TypeError:  # a Python that hands over more than is known here
         return None
-    if asked.preexec_fn is not None or fork_exec_is_replaced() or is_green():
-        return None
-    # Numbers that no system call takes: it is for the stdlib to say so in its words.
-    ids = (*(asked.gids or ()), asked.uid or 0, asked.gid or 0)
-    if any(number > MOST_ID for number in ids) or not -1 <= asked.umask <= 0o7777:
+    if asked.preexec_fn is not None or fork_exec_is_replaced() or is_green() or _is_odd(asked):
         return None
     return asked
+
+
+def _is_odd(asked: Asked) -> bool:
+    """There are numbers that no system call takes: it is for the stdlib to say so in its words."""
+    largest = max((asked.uid or 0, asked.gid or 0, *(asked.gids or ())))
+    return largest > MOST_ID or not -1 <= asked.umask <= 0o7777
 
 
 def words_of(asked: Asked) -> tuple[list[Any], Any]:
@@ -157,6 +159,8 @@ def _may_share_memory() -> bool:
 TEMPLATE = make_command(["true"], mark=False, new_session=False)
 """What a `Popen` does not ask of a command."""
 
+_REST = TEMPLATE[Command._fields.index("stderr") + 1 :]
+
 
 def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command, bytes | None]:
     """What to give to the spawner: a command, and the mark of an outer run, which stays as it is.
@@ -171,21 +175,14 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
     strings = b"\0".join((*argv, *candidates, b""))
     if strings.count(b"\0") != len(argv) + len(candidates):
         raise ValueError("embedded null byte")
-    command = TEMPLATE._replace(
-        cmd=asked.args,
-        argv=argv,
-        candidates=candidates,
-        strings=strings,
-        environment=environment,
-        env=asked.env,
-        cwd=None if asked.cwd is None else _encode(asked.cwd),
-        stdin=_stdio(asked.p2cread),
-        stdout=_stdio(asked.c2pwrite),
-        stderr=_stdio(asked.errwrite),
-        new_session=bool(asked.start_new_session),
-        attributes=_attributes(asked),
-        start="auto" if _may_share_memory() else "fork",
-    )
+    cwd = None if asked.cwd is None else _encode(asked.cwd)
+    head = (asked.args, None, inf, argv, candidates, strings, environment, _stdio(asked.p2cread), None)
+    streams = (asked.env, cwd, _stdio(asked.c2pwrite), _stdio(asked.errwrite))
+    command: Command = tuple.__new__(Command, head + streams + _REST)
+    attributes = _attributes(asked)
+    if attributes is not NO_ATTRIBUTES or asked.start_new_session or not _may_share_memory():
+        start = "auto" if _may_share_memory() else "fork"
+        command = command._replace(new_session=bool(asked.start_new_session), attributes=attributes, start=start)
     if spawn_suspends(command):
         command = command._replace(start="fork")  # no deadline reaches a thread that is suspended
     return command, environment.mark

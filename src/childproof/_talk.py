@@ -18,6 +18,7 @@ from childproof._stdio import NULL, PIPE, Feed, bytes_view
 from childproof._streams import Streams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from subprocess import Popen
     from typing import Any
 
@@ -33,8 +34,6 @@ STATUS_PAUSE = 0.05
 """How often the child's end is looked for without a pidfd, in seconds."""
 
 _FIRST_READ = 65536
-
-SLOTS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR}
 
 
 def text_is_pending(file: Any) -> bool:
@@ -76,19 +75,28 @@ class Talk:
 
     """
 
-    def __init__(self, process: Popen[Any], child: Child, encoded: Any) -> None:
-        """`encoded`: what is to be written to the child's stdin, bytes-like; empty: nothing."""
+    def __init__(self, process: Popen[Any], child: Child, encoded: Any, fresh: bool) -> None:
+        """Set it up, and write what the pipe takes.
+
+        Args:
+            process: whose file objects these are.
+            child: its child.
+            encoded: what is to be written to the child's stdin, bytes-like; empty: nothing.
+            fresh: nobody has read from the file objects.
+
+        """
         self._files = {STDIN: process.stdin, STDOUT: process.stdout, STDERR: process.stderr}
         self._child = child
         self._poller = select.poll()
         self._exited = False
         self._cut_at = inf
         self._pidfd = -1
-        self._blocking: list[int] = []
+        self._unblocked: set[int] = set()
         self._streams: Streams | None = None
         self.held: tuple[Holder, ...] = ()
         feed = Feed(data=bytes_view(encoded)) if encoded else None
-        fds = [self._take(slot, slot != STDIN or feed is not None) for slot in (STDIN, STDOUT, STDERR)]
+        fds = [-1 if feed is None else self.fd(STDIN), self.fd(STDOUT), self.fd(STDERR)]
+        self._unblock(fds[:1] if fresh else fds)
         command = TEMPLATE._replace(
             stdout=PIPE if fds[STDOUT] >= 0 else NULL,
             stderr=PIPE if fds[STDERR] >= 0 else NULL,
@@ -98,9 +106,10 @@ class Talk:
         # It refers back to this object: `_finish` parts them, so that what was read goes with the `Popen`.
         streams = self._streams = Streams(command, self, self._poller)
         streams.listen(fds)
-        for output in streams.outputs:
-            if data := _read_ahead(self._files[output.slot]):
-                output.add(data)
+        if not fresh:
+            for output in streams.outputs:
+                if data := _read_ahead(self._files[output.slot]):
+                    output.add(data)
 
     # ---- whom the streams ask, in the place of a child that owns its pipes ----
 
@@ -123,12 +132,12 @@ class Talk:
             except BrokenPipeError:
                 pass  # the child need not read its input
 
-    def _take(self, slot: int, wanted: bool) -> int:
-        fd = self.fd(slot) if wanted else -1
-        if fd >= 0 and os.get_blocking(fd):
-            os.set_blocking(fd, False)
-            self._blocking.append(slot)
-        return fd
+    def _unblock(self, fds: Iterable[int]) -> None:
+        """Make pipes non-blocking that are not."""
+        for fd in fds:
+            if fd >= 0 and os.get_blocking(fd):
+                os.set_blocking(fd, False)
+                self._unblocked.add(fd)
 
     # ---- what `_communicate` calls ----
 
@@ -174,15 +183,16 @@ class Talk:
 
     def pause(self) -> None:
         """Give the files back as they were: the caller may want to read them himself."""
-        for slot in self._blocking:
-            if (fd := self.fd(slot)) >= 0:
-                os.set_blocking(fd, True)
+        for fd in self._open_fds() & self._unblocked:
+            os.set_blocking(fd, True)
+        self._unblocked.clear()
 
     def resume(self) -> None:
         """The opposite."""
-        for slot in self._blocking:
-            if (fd := self.fd(slot)) >= 0:
-                os.set_blocking(fd, False)
+        self._unblock(self._open_fds())
+
+    def _open_fds(self) -> set[int]:
+        return {self.fd(slot) for slot in (STDIN, STDOUT, STDERR)} - {-1}
 
     # ---- the loop ----
 
@@ -190,10 +200,10 @@ class Talk:
         if self._exited or linger is None:
             return
         self._pidfd = pidfd
-        if self._child.ended() != 0:
-            self._on_exit(linger)
-        elif pidfd >= 0:
+        if pidfd >= 0:
             self._poller.register(pidfd, select.POLLIN)
+        elif self._child.ended() != 0:
+            self._on_exit(linger)
 
     def _unwatch(self) -> None:
         """Its number may be another's by the next call."""
@@ -206,11 +216,12 @@ class Talk:
         self._cut_at = monotonic() + linger
 
     def _loop(self, streams: Streams, until: float, linger: float | None) -> bool:
-        while streams.open or streams.feeding:
+        # The child's end is waited for here too, since it mostly comes together with that of its pipes.
+        while streams.open or streams.feeding or (self._pidfd >= 0 and not self._exited):
             now = monotonic()
             if now >= self._cut_at:
                 self._cut(streams)
-                return True
+                break
             for fd, _ in self._poller.poll(self._wait_ms(now, until, linger)):
                 if fd != self._pidfd or self._exited:
                     streams.ready(fd)
@@ -220,8 +231,8 @@ class Talk:
             if self._pidfd < 0 and linger is not None and not self._exited and self._child.ended() != 0:
                 self._on_exit(linger)
             if until != inf and monotonic() >= until:
-                return not (streams.open or streams.feeding)
-        return True
+                break
+        return not (streams.open or streams.feeding)
 
     def _wait_ms(self, now: float, until: float, linger: float | None) -> int | None:
         wake_at = min(until, self._cut_at)
@@ -236,6 +247,7 @@ class Talk:
     def _cut(self, streams: Streams) -> None:
         """The child has ended and the time to linger is over."""
         streams.stop_feeding()
+        self._unblock(streams.open)
         streams.read_what_is_there()
         if not streams.open:
             return
