@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import pickle
 import signal
@@ -101,6 +102,17 @@ def test_a_failed_start_raises_what_the_stdlib_raises(args: list[Any], options: 
             return type(error), getattr(error, "errno", None), getattr(error, "filename", None)
 
     assert start(subprocess) == start(stdlib)
+
+
+def test_a_failed_start_leaves_no_descriptor_to_its_traceback() -> None:
+    """It may be kept for long, and with it the object that was never made."""
+    before = set(os.listdir("/proc/self/fd"))
+    caught = []
+    for program_name in ("/no/such", "/proc/self/fd/0"):
+        with pytest.raises(OSError, match="Errno") as error:
+            subprocess.Popen([program_name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        caught.append(error)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_child_gets_what_is_asked_for(tmp_path: Path) -> None:
@@ -319,6 +331,36 @@ def test_the_status_that_another_wait_took_is_asked_of_the_kernel() -> None:
         with subprocess.Popen(["sh", "-c", "exit 3"]) as process:
             os.waitpid(process.pid, 0)
             assert process.wait() in (3, 125)
+
+
+def test_a_signal_handler_may_signal_the_child_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the thread that it interrupts is about to take the status."""
+    real = _spawner.Child.reap
+    interrupted = False
+
+    def reap(child: Any) -> bool:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            process.terminate()  # as a handler would, with the lock held
+        return real(child)
+
+    with subprocess.Popen(["sleep", "600"]) as process:
+        monkeypatch.setattr(_spawner.Child, "reap", reap)
+        assert process.wait() == -signal.SIGTERM
+
+
+def test_a_child_that_is_left_to_the_end_of_the_interpreter() -> None:
+    """Its destructor, which runs when little is left of the modules, is silent."""
+    code = "from childproof import subprocess\np = subprocess.Popen(['sleep', '0.1'], stdout=-1)\n"
+    for ending in ("", "del p\n", "import os, sys\nsys.modules.clear()\n"):
+        done = childproof.run([sys.executable, "-c", code + ending])
+        assert (done.code, done.err) == (0, "")
+
+
+def test_its_signature_is_the_stdlib_s() -> None:
+    """For those who look which parameters there are."""
+    assert inspect.signature(subprocess.Popen) == inspect.signature(stdlib.Popen)
 
 
 # ---- communicate ----

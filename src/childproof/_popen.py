@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import warnings
 from math import ceil, inf
 from time import monotonic
@@ -91,6 +92,8 @@ class Popen(_Base):  # type: ignore[misc]  # as above
     # ---- start ----
 
     def _execute_child(self, *given: Any) -> None:
+        # For a signal handler that sends the child a signal while this thread has the lock.
+        self._waitpid_lock = threading.RLock()
         self._began = monotonic()
         self._until, timeout, of_run = limit.take()
         self._fresh = of_run and type(self) is Popen
@@ -113,22 +116,24 @@ class Popen(_Base):  # type: ignore[misc]  # as above
             if not start.await_exec(child, self._until):
                 raise TimeoutExpired(asked.args, timeout or 0.0)
         except BaseException:
-            self._give_up(child)
+            self._forget(child, start.kill(child))
             raise
         if child.state == FAILED:
-            if child.pid > 0:
-                start.reap_soon(child, start.DISCARD_SECONDS)
-                self.returncode = child.status()
-            self._child_created = False
-            raise start.start_error(asked, executable, child)
+            error = start.start_error(asked, executable, child)
+            self._forget(child, child.pid <= 0 or start.reap_soon(child, start.DISCARD_SECONDS))
+            raise error
 
-    def _give_up(self, child: Child) -> None:
-        """The constructor raises: nobody will ever wait for the child."""
+    def _forget(self, child: Child, reaped: bool) -> None:
+        """The constructor raises: nobody will ever wait for the child, and the traceback may keep this
+        object for long.
+        """
         self._child_created = False
         self._child = None
-        if start.discard(child):
+        if reaped:
             self.returncode = child.status()
             child.release()
+        else:
+            start.leave_to_background(child)
 
     def _adopt(self) -> None:
         """A child that the stdlib has started is waited for by a pidfd all the same."""
@@ -352,3 +357,6 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         if not start.reap_soon(child, 0.1):
             self._abandoned = True
         self._reap()
+
+
+Popen.__init__.__wrapped__ = _Base.__init__  # type: ignore[attr-defined]  # where `inspect.signature` finds the parameters

@@ -217,21 +217,21 @@ def reap_soon(child: Child, seconds: float) -> bool:
     return True
 
 
-def discard(child: Child) -> bool:
-    """Kill a child that nobody will have, and reap it, in the background where that takes longer;
-    whether it is done.
-    """
+def kill(child: Child) -> bool:
+    """Kill a child that nobody will have; whether it has been reaped."""
     from signal import SIGKILL
 
     if child.pid <= 0:
         return True
     child.signal(SIGKILL)
-    if reap_soon(child, DISCARD_SECONDS):
-        return True
+    return reap_soon(child, DISCARD_SECONDS)
+
+
+def leave_to_background(child: Child) -> None:
+    """Have a child reaped whose end takes longer."""
     from childproof._janitor import janitor
 
     janitor.adopt(child)
-    return False
 
 
 def start_error(asked: Asked, executable: Any, child: Child) -> OSError:
