@@ -87,8 +87,8 @@ _fork_exec = getattr(_posixsubprocess, "fork_exec", None)
 def fork_exec_is_replaced() -> bool:
     """A debugger follows children by a function of its own in the place of the stdlib's."""
     # 3.10 has no name of its own for it. gevent leaves None, by which nothing can be started.
-    names = getattr(_posixsubprocess, "fork_exec", None), getattr(stdlib, "_fork_exec", None)
-    return any(found is not None and found is not _fork_exec for found in names)
+    inner, named = getattr(_posixsubprocess, "fork_exec", None), getattr(stdlib, "_fork_exec", None)
+    return (inner is not _fork_exec and inner is not None) or (named is not _fork_exec and named is not None)
 
 
 def is_green() -> bool:

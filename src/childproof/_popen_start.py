@@ -56,9 +56,15 @@ def read_arguments(given: tuple[Any, ...]) -> Asked | None:
         asked = Asked(*given)
     except TypeError:  # a Python that hands over more than is known here
         return None
-    if asked.preexec_fn is not None or fork_exec_is_replaced() or is_green() or _is_odd(asked):
+    if asked.preexec_fn is not None or fork_exec_is_replaced() or is_green():
+        return None
+    if asked[_IDS] != _NO_IDS and _is_odd(asked):
         return None
     return asked
+
+
+_IDS = slice(Asked._fields.index("gid"), Asked._fields.index("umask") + 1)
+_NO_IDS = (None, None, None, -1)
 
 
 def _is_odd(asked: Asked) -> bool:
@@ -88,6 +94,14 @@ def words_of(asked: Asked) -> tuple[list[Any], Any]:
         if asked.executable:
             words[0] = asked.executable
     return words, words[0] if asked.executable is None else asked.executable
+
+
+_ENCODING = sys.getfilesystemencoding()
+
+
+def _word(value: Any) -> bytes:
+    """As `os.fsencode`, without its calls for what is mostly given."""
+    return value.encode(_ENCODING, "surrogateescape") if type(value) is str else os.fsencode(value)
 
 
 def _encode(value: Any) -> bytes:
@@ -125,11 +139,8 @@ def _attributes(asked: Asked) -> Attributes:
         asked.close_fds
         and not asked.pass_fds
         and asked.restore_signals
-        and asked.umask < 0
         and asked.process_group < 0
-        and asked.gid is None
-        and asked.gids is None
-        and asked.uid is None
+        and asked[_IDS] == _NO_IDS
     ):
         return NO_ATTRIBUTES
     return Attributes(
@@ -144,8 +155,13 @@ def _attributes(asked: Asked) -> Attributes:
     )
 
 
+_STDIOS = [Stdio("fd", fd) for fd in range(64)]
+
+
 def _stdio(fd: int) -> Stdio:
-    return INHERIT if fd == -1 else Stdio("fd", fd)
+    if fd < 0:
+        return INHERIT
+    return _STDIOS[fd] if fd < len(_STDIOS) else Stdio("fd", fd)
 
 
 def _may_share_memory() -> bool:
@@ -169,9 +185,9 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
         TypeError, ValueError: as the stdlib raises them.
 
     """
-    argv = tuple([os.fsencode(word) for word in words])
+    argv = tuple([_word(word) for word in words])
     environment = inherited_environment() if asked.env is None else _given_environment(asked.env)
-    candidates = _candidates(os.fsencode(executable), asked.env, environment)
+    candidates = _candidates(_word(executable), asked.env, environment)
     strings = b"\0".join((*argv, *candidates, b""))
     if strings.count(b"\0") != len(argv) + len(candidates):
         raise ValueError("embedded null byte")
@@ -180,8 +196,8 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
     streams = (asked.env, cwd, _stdio(asked.c2pwrite), _stdio(asked.errwrite))
     command: Command = tuple.__new__(Command, head + streams + _REST)
     attributes = _attributes(asked)
-    if attributes is not NO_ATTRIBUTES or asked.start_new_session or not _may_share_memory():
-        start = "auto" if _may_share_memory() else "fork"
+    start = "auto" if _may_share_memory() else "fork"
+    if attributes is not NO_ATTRIBUTES or asked.start_new_session or start != "auto":
         command = command._replace(new_session=bool(asked.start_new_session), attributes=attributes, start=start)
     if spawn_suspends(command):
         command = command._replace(start="fork")  # no deadline reaches a thread that is suspended
