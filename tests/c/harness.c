@@ -329,7 +329,8 @@ static const struct {
     const char *name;
     void (*run)(void);
 } parts[] = {
-    {"starts", test_starts},   {"attributes", test_attributes}, {"failures", test_failures},
+    {"starts", test_starts},   {"attributes", test_attributes}, {"detached", test_detached},
+    {"failures", test_failures},
     {"signals", test_signals}, {"waiting", test_waiting},       {"others", test_others},
     {"namespaces", test_namespaces}, {"faults", test_faults},
 };

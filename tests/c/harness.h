@@ -103,6 +103,7 @@ int may_close(int closing);
 
 void test_starts(void);
 void test_attributes(void);
+void test_detached(void);
 void test_failures(void);
 void test_signals(void);
 void test_waiting(void);
