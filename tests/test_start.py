@@ -162,6 +162,17 @@ def test_the_block_kills_leftovers_if_asked_to() -> None:
     assert not is_alive(int(child.result().out))
 
 
+def test_the_block_does_not_wait_for_a_grace() -> None:
+    """After the deadline whoever of the tree ignores SIGTERM is killed at once."""
+    command = "sh -c 'trap \"\" TERM; echo up; while :; do sleep 600; done' & wait"
+    with childproof.start(command, timeout=1, grace=600) as child:
+        next(child.lines())
+        assert wait_until(lambda: not is_alive(child.pid))
+        began = time.monotonic()
+    assert time.monotonic() - began < 1 + SLACK_SECONDS
+    assert child.result().code == 124
+
+
 def test_kill_tree() -> None:
     """The Result says who died and of what, not that there was a deadline."""
     with childproof.start("setsid sleep 600 & echo $!; wait", timeout=600) as child:

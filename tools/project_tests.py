@@ -70,7 +70,17 @@ PROJECTS = (
     Project(
         "anyio",
         "4.16.0",
-        ("trio", "psutil", "pytest-mock", "pytest-timeout", "trustme", "truststore", "hypothesis", "blockbuster", "exceptiongroup"),
+        (
+            "trio",
+            "psutil",
+            "pytest-mock",
+            "pytest-timeout",
+            "trustme",
+            "truststore",
+            "hypothesis",
+            "blockbuster",
+            "exceptiongroup",
+        ),
         ("tests/test_subprocesses.py",),
     ),
     Project("execnet", "2.1.2", ("pytest-timeout",), ("testing",)),

@@ -436,7 +436,7 @@ class Child(Generic[Text]):
 
     def _leave(self, now: float) -> None:
         """Whether the child has ended is looked at anew: nobody may have done so."""
-        if self._exchange.child.ended() == 0:
+        if self._exchange.child.ended() == 0 or self._exchange.state is State.GRACE:
             self._exchange.stop(0.0, now)
         else:
             self._exchange.hurry(now)
