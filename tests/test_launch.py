@@ -18,7 +18,8 @@ import pytest
 import childproof
 from childproof import SpawnError, _procfs
 from childproof._procfs import read_process
-from conftest import SLACK_SECONDS, children, is_alive, program, stop, wait_until
+from childproof.pytest_plugin import children
+from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from forcing import every_way  # noqa: F401  # a fixture
 
 SERVER = """
@@ -333,6 +334,20 @@ def test_an_interrupt(log: Path) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert not is_alive(int(log.read_text()))
+
+
+def test_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path, services: list[int]) -> None:
+    """One line for a service that is started, and an ERROR for one that is not."""
+    caplog.set_level("DEBUG", "childproof")
+    services.append(childproof.launch(["sleep", "600"], secrets=["600"]))
+    (record,) = caplog.records
+    assert re.fullmatch(rf"launched pid {services[0]} in 0\.\d+ s: sleep '\*\*\*'", record.getMessage())
+    caplog.clear()
+    with pytest.raises(SpawnError):
+        childproof.launch("exit 3", ready=tmp_path / "up")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"exit 3 ended with code 3 before it was ready ({tmp_path}/up)"
+    ]
 
 
 # ---- the pidfile ----

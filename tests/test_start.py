@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,11 +91,49 @@ def test_signal() -> None:
         assert not child.signal(signal.SIGKILL)
 
 
+def test_whoever_has_the_number_now() -> None:
+    """A stranger that was given the number of a child that has been reaped is not struck (pid reuse is
+    forced through ns_last_pid, proc(5)).
+    """
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last, os.W_OK):
+        pytest.skip("ns_last_pid can't be written: pid reuse can't be forced")
+    struck = 0
+    for _ in range(1000):
+        child = childproof.start("true")
+        child.result()
+        last.write_text(str(child.pid - 1))
+        with subprocess.Popen(["sleep", "600"]) as stranger:
+            try:
+                if stranger.pid == child.pid:
+                    struck += 1
+                    assert not child.signal(signal.SIGKILL)
+                    assert child.kill_tree().code == 0
+                    child.close()
+                    assert stranger.poll() is None
+            finally:
+                stranger.kill()
+        if struck == 10:
+            return
+    raise AssertionError(f"the number was given anew {struck} times only")
+
+
 def test_signal_of_a_zombie() -> None:
     """Who has ended and was not reaped gets none."""
     with childproof.start("true") as child:
         assert select.select([child.pidfd], [], [], 60)[0]
         assert not child.signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), (-2, ValueError), ("1", TypeError)])
+def test_wrong_times(value: Any, error: type[Exception]) -> None:
+    """As of `run`: a budget that ran out must not mean "for ever"; -1 does, as `None`."""
+    with childproof.start("sleep 600") as child:
+        for function in (child.wait, child.result, child.kill_tree):
+            with pytest.raises(error):
+                function(value)
+        assert child.poll() is None
+    assert child.wait(-1) == -9
 
 
 def test_there_is_no_such_signal() -> None:

@@ -167,7 +167,13 @@ def _given(env: Mapping[Any, Any]) -> Environment:
 # ---- numbers and words ----
 
 
-def _seconds(value: Any, name: str) -> float:
+def seconds(value: Any, name: str) -> float:
+    """`value` as a number of seconds.
+
+    Raises:
+        TypeError, ValueError: it is none, negative or NaN; it is called `name`.
+
+    """
     if isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     try:
@@ -181,8 +187,9 @@ def _seconds(value: Any, name: str) -> float:
     return number + 0.0  # -0.0 is 0.0
 
 
-def _timeout(value: Any) -> float:
-    return inf if value is None or value == -1 else _seconds(value, "timeout")
+def timeout_seconds(value: Any) -> float:
+    """Likewise, for a ``timeout``: `None` and -1 are for ever."""
+    return inf if value is None or value == -1 else seconds(value, "timeout")
 
 
 def _count(value: Any, name: str) -> int:
@@ -306,7 +313,7 @@ def make_command(
     return Command(
         cmd,
         input,
-        _timeout(timeout),
+        timeout_seconds(timeout),
         argv,
         candidates,
         _strings(cmd, argv, candidates),
@@ -317,8 +324,8 @@ def make_command(
         cwd,
         out_stdio,
         err_stdio,
-        _seconds(grace, "grace"),
-        _seconds(linger, "linger"),
+        seconds(grace, "grace"),
+        seconds(linger, "linger"),
         _choice(leftovers, ("leave", "kill"), "leftovers") == "kill",
         bool(mark) and env is None,
         bool(autopsy),
@@ -348,5 +355,5 @@ def plain_command(cmd: Any, input: Any, timeout: Any) -> Command:  # noqa: A002 
     candidates = candidates_of(argv[0], environment.path)
     stdin, feed = (NULL, None) if input is None else feed_stdio(input, "utf-8")
     strings = _strings(cmd, argv, candidates)
-    head = cmd, input, _timeout(timeout), argv, candidates, strings, environment, stdin, feed
+    head = cmd, input, timeout_seconds(timeout), argv, candidates, strings, environment, stdin, feed
     return tuple.__new__(Command, head + _DEFAULTS)

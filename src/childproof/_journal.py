@@ -59,6 +59,17 @@ def killed(info: ProcessInfo, secrets: tuple[str, ...]) -> None:
         warn("killed pid %d (%s), child of %d", info.pid, command, info.ppid)
 
 
+def launched(pid: int, cmd: Any, seconds: float, secrets: tuple[str, ...]) -> None:
+    """A service is started."""
+    if _enabled(10):
+        _log(10, "launched pid %d in %.3f s: %s", pid, seconds, one_line(show_command(cmd, Masker(secrets))))
+
+
+def failed(error: Exception) -> None:
+    """A service is not: an ERROR, as for a command that could not start."""
+    _log(40, "%s", one_line(str(error)))
+
+
 def _enabled(level: int) -> bool:
     logger = _get_logger()
     return logger is not None and logger.isEnabledFor(level)

@@ -8,7 +8,7 @@ from signal import SIGKILL
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from childproof import _pidfile
+from childproof import _journal, _pidfile
 from childproof._command import make_command
 from childproof._errors import SpawnError
 from childproof._ready import Log, Ready, make_ready
@@ -156,7 +156,9 @@ def launch(
     with open_child(_appended(command), began) as stand_in:
         if sign is not None:
             _await(stand_in, sign, command, logs)
-        return _let_go(stand_in, path, command, logs)
+        service = _let_go(stand_in, path, command, logs)
+    _journal.launched(service, command.cmd, monotonic() - began, command.secrets)
+    return service
 
 
 def _await(stand_in: Child[Any], sign: Ready, command: Command, logs: list[Log]) -> None:
@@ -202,4 +204,5 @@ def _not_ready(result: Result[Any], when: str, command: Command, logs: list[Log]
     sentence = f"{show_command(command.cmd, mask)} {how}" + (f": {tail}" if tail else "")
     error = SpawnError(number, os.strerror(number), name, "ready", one_line(sentence))
     error.result = result
+    _journal.failed(error)
     return error

@@ -13,6 +13,7 @@ from errno import (
     ENOTDIR,
     ETIMEDOUT,
 )
+from signal import SIGKILL
 from time import monotonic
 
 from childproof import _journal
@@ -204,7 +205,8 @@ def make_result(facts: Facts) -> Result[Any]:
         error=error,
         _secrets=command.secrets,
     )
-    _journal.finished(result, command.input, command.secrets)
+    if not (command.attributes.detach and code == -SIGKILL):  # then a service was let go: see _launch
+        _journal.finished(result, command.input, command.secrets)
     return result
 
 

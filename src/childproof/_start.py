@@ -14,7 +14,7 @@ from math import ceil, inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from childproof._command import make_command
+from childproof._command import make_command, seconds, timeout_seconds
 from childproof._errors import SpawnError
 from childproof._exchange import Exchange, State
 from childproof._lines import Lines
@@ -142,14 +142,14 @@ class Child(Generic[Text]):
         """Wait for the end of the command, and take its output meanwhile.
 
         Args:
-            timeout: seconds; `None`: as long as it takes. Not to be confused with the deadline of the
+            timeout: seconds; `None` or -1: as long as it takes. Not to be confused with the deadline of the
                 command, which was given to `start`: nothing is killed when this time is over.
 
         Returns:
             The code, as in the Result; `None`: it still runs.
 
         """
-        self._drive(_time(timeout))
+        self._drive(timeout_seconds(timeout))
         return self._code()
 
     def result(self, timeout: float | None = None) -> Result[Text]:
@@ -164,7 +164,7 @@ class Child(Generic[Text]):
             RuntimeError: an exception has ended the command, as one of ``on_output``.
 
         """
-        self._drive(_time(timeout))
+        self._drive(timeout_seconds(timeout))
         result = self._exchange.result
         if result is None:
             raise TimeoutError(f"pid {self.pid} still runs after {timeout} s")
@@ -204,7 +204,8 @@ class Child(Generic[Text]):
             command was over before, nothing is done.
 
         """
-        self._end(lambda now: self._exchange.stop(grace, now))
+        polite = seconds(grace, "grace")
+        self._end(lambda now: self._exchange.stop(polite, now))
         self._complain()
         assert self._exchange.result is not None
         return self._exchange.result
@@ -379,13 +380,13 @@ class Child(Generic[Text]):
         if self._driver == me:
             raise RuntimeError("called while the same command calls on_output or input.read in this thread")
 
-    def _drive(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
-        """Drive until the command is over, or `enough`, or `seconds` have passed; where another
+    def _drive(self, most: float, enough: Callable[[], bool] = lambda: False) -> None:
+        """Drive until the command is over, or `enough`, or `most` seconds have passed; where another
         thread does, wait for that one first.
         """
         me = threading.get_ident()
         self._refuse(me)
-        until = monotonic() + seconds
+        until = monotonic() + most
         try:
             while not (taken := self._take(me)) and not self._is_over() and monotonic() < until:
                 self._freed.clear()
@@ -475,10 +476,6 @@ class Child(Generic[Text]):
 def _milliseconds(seconds: float) -> int:
     """Rounded up: a wait that ends early by a fraction would spin through the last one."""
     return ceil(max(seconds, 0.0) * 1000)
-
-
-def _time(timeout: float | None) -> float:
-    return inf if timeout is None else max(float(timeout), 0.0)
 
 
 def not_started(result: Result[Any]) -> SpawnError:
