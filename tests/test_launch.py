@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,11 @@ def services() -> Iterator[list[int]]:
 def links(pid: int) -> dict[int, str]:
     """What `pid` has open."""
     folder = f"/proc/{pid}/fd"
-    return {int(fd): os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+    found = {}
+    for fd in os.listdir(folder):
+        with suppress(FileNotFoundError):  # it has been closed meanwhile
+            found[int(fd)] = os.readlink(f"{folder}/{fd}")
+    return found
 
 
 # ---- what a service is ----
@@ -86,7 +91,8 @@ def test_a_service_is_detached(log: Path, services: list[int]) -> None:
     assert process.name == "sleep"
     assert process.session == process.pgrp == pid
     assert process.ppid != os.getpid()
-    assert links(pid) == {0: "/dev/null", 1: str(log), 2: str(log)}
+    # At its beginning a program has files of its own open, for a moment.
+    assert wait_until(lambda: links(pid) == {0: "/dev/null", 1: str(log), 2: str(log)}), links(pid)
     assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4] == "0", "it has a terminal"
 
 
