@@ -135,7 +135,7 @@ def _end_politely(tree: Tree, grace: float) -> list[Process]:
     return signalled
 
 
-def kill_tree(pid: int, *, grace: float = 0.0, timeout: float = 1.0) -> TreeKilled:
+def kill_tree(pid: int, *, grace: float = 0.0, timeout: float = 5.0) -> TreeKilled:
     """Kill a process and all that descend from it, until a pass over all processes finds none.
 
     To the tree belong the process, its descendants, also those who lose their parent while it is
