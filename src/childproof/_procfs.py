@@ -118,8 +118,7 @@ def oldest_first(pids: list[int]) -> list[int]:
     """`pids` by age, as far as their numbers tell it: the last one given stands in ``/proc/loadavg``,
     and beyond the highest they begin again.
     """
-    words = (_inspector.read_proc("/proc/loadavg", 256) or b"0").split()
-    last = int(words[-1])
+    last = int(_loadavg()[-1])
     return sorted(pids, key=lambda pid: (pid - last - 1) % PID_LIMIT)
 
 
@@ -134,15 +133,18 @@ def tasks(process: Process) -> list[Process]:
     return [task for tid in tids if (task := read_process(tid)) is not None]
 
 
-_expected = 256
+def _loadavg() -> list[bytes]:
+    """The words of ``/proc/loadavg``; the last but one is the number of threads, the last one the pid that
+    was given last.
+    """
+    return (_inspector.read_proc("/proc/loadavg", 256) or b"0/0 0").split()
 
 
 def table() -> dict[int, Process]:
     """Every process that /proc shows, by pid; empty without /proc."""
-    global _expected
-    found = {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(_inspector.read_processes(_expected))}
-    _expected = max(256, len(found) + len(found) // 4)
-    return found
+    most = int(_loadavg()[-2].partition(b"/")[2])
+    data = _inspector.read_processes(most + 64)
+    return {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(data)}
 
 
 def open_pipes(pid: int) -> dict[str, set[bool]]:
