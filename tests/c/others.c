@@ -69,6 +69,55 @@ static void test_table(void)
     CHECK(cp_read_processes(all, 1) == 1, "more than there is room for");
 }
 
+static void test_group(void)
+{
+    struct cp_identity identity, other;
+    int status = 0;
+    snprintf(trying, sizeof trying, "the group that another process leads");
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        for (;;)
+            pause();
+    }
+    while (identify(pid, &identity) != 0 || identity.session != pid)
+        usleep(1000);
+    other = identity;
+    other.start++;
+    int error = cp_signal_group_of(&other, SIGKILL);
+    CHECK(error == (CP_PORTABLE ? ENOSYS : ESRCH), "errno %d", error);
+    error = cp_signal_group_of(&identity, SIGKILL);
+    CHECK(error == 0 || error == EINVAL || error == ENOSYS, "errno %d", error); /* before Linux 6.9 */
+    if (error != 0)
+        kill(pid, SIGKILL);
+    CHECK(waitpid(pid, &status, 0) == pid && WTERMSIG(status) == SIGKILL, "status %x", (unsigned)status);
+    CHECK(cp_signal_group_of(&identity, SIGKILL) == (CP_PORTABLE ? ENOSYS : ESRCH), "it is gone");
+}
+
+static void test_each(void)
+{
+    int pids[2] = {getpid(), 999999999}, sizes[2];
+    char lines[2][1024], alone[1024];
+    snprintf(trying, sizeof trying, "one file of several processes");
+    cp_read_each("comm", pids, 2, lines[0], 1024, sizes);
+    ssize_t size = cp_read_proc("/proc/self/comm", alone, sizeof alone);
+    CHECK(sizes[0] == size && size > 0 && memcmp(lines[0], alone, (size_t)size) == 0, "%d bytes", sizes[0]);
+    CHECK(sizes[1] == -ENOENT, "nobody's: %d", sizes[1]);
+}
+
+static void test_names_of_calls(void)
+{
+    int argument = -1;
+    snprintf(trying, sizeof trying, "the names of system calls");
+    CHECK(cp_syscall_name(-7, &argument) == NULL && argument == CP_ARGUMENT_NONE, "there is no such call");
+#if !CP_PORTABLE
+    const char *name = cp_syscall_name(SYS_read, &argument);
+    CHECK(name && strcmp(name, "read") == 0 && argument == CP_ARGUMENT_FD, "read is %s", name);
+    name = cp_syscall_name(SYS_wait4, &argument);
+    CHECK(name && strcmp(name, "wait4") == 0 && argument == CP_ARGUMENT_PID, "wait4 is %s", name);
+#endif
+}
+
 static void test_first_alive(int use_pidfd)
 {
     struct cp_identity list[3];
@@ -190,6 +239,9 @@ void test_others(void)
 {
     test_strangers(1);
     test_strangers(0);
+    test_group();
+    test_each();
+    test_names_of_calls();
     test_table();
     test_first_alive(1);
     test_first_alive(0);
