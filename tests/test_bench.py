@@ -49,6 +49,11 @@ def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def before_python_path(directory: Path) -> str:
+    """PYTHONPATH with `directory` before what is in it."""
+    return os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
+
+
 def progress(_done: int, _of: int) -> None:
     """Nobody looks."""
 
@@ -282,7 +287,7 @@ FLAWS = ("leaks", "leaves", "zombies")
 
 def test_the_table_sees_what_a_bad_contender_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """And ends what it has left: the invariants of every test here would find it."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", before_python_path(TESTS))
     with ThreadPoolExecutor(4) as pool:
         cells = list(pool.map(lambda bad: hostile.watch(bad[1], bad[0], "bad_contenders", 5.0), BAD))
     verdicts = [cases.judge(case, cell) for (_, case, _), cell in zip(BAD, cells, strict=True)]
@@ -442,7 +447,7 @@ WORDS = ["spawn", "--tiny", "--only", "childproof.run"]
 def test_without_rich_there_is_plain_text(tmp_path: Path) -> None:
     """On a terminal too: the same table, without colours."""
     (tmp_path / "rich.py").write_text("raise ImportError('not here')\n")
-    text = _on_terminal(WORDS, PYTHONPATH=str(tmp_path))
+    text = _on_terminal(WORDS, PYTHONPATH=before_python_path(tmp_path))
     assert "spawn: 2 of 2" in text  # progress
     assert "childproof.run" in text
     assert "\x1b[1m" not in text
@@ -549,7 +554,9 @@ def test_pictures_are_drawn_as_svg_and_png(tmp_path: Path) -> None:
 def test_without_matplotlib_a_picture_is_refused_with_what_to_install(tmp_path: Path) -> None:
     """And the tables are there all the same."""
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')\n")
-    done = bench("--from", str(_record(tmp_path, 0.5)), "--plot", str(tmp_path), PYTHONPATH=str(tmp_path))
+    done = bench(
+        "--from", str(_record(tmp_path, 0.5)), "--plot", str(tmp_path), PYTHONPATH=before_python_path(tmp_path)
+    )
     assert done.returncode == 1
     assert "pip install 'childproof[bench]'" in done.stderr
     assert "childproof.run" in done.stdout

@@ -38,7 +38,8 @@ def _statement(module: str, statement: str) -> Callable[[Task], Runner]:
                 [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
             )
             if done.returncode:
-                raise MissingError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise MissingError(f"not installed ({reason})" if "ModuleNotFoundError" in reason else reason)
             meter.values = {"seconds": float(done.stdout)}
             return 0, b"", b""
 
