@@ -22,6 +22,13 @@ def _rich(stream: Any) -> Any:
     return Console(file=stream)
 
 
+def _style(cell: str) -> str:
+    """Verdicts have the colours of the pictures, and words that say the same."""
+    if cell.startswith(("hangs", "says", "raises", "dies", "output lost", "missed")):
+        return "red"
+    return "yellow" if cell.startswith(("leaves", "late", "leaks", "zombies")) else ""
+
+
 def show(table: Table) -> None:
     """On stdout: decorated on a terminal, else plain."""
     console = _rich(sys.stdout)
@@ -31,12 +38,14 @@ def show(table: Table) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     drawn = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, heading in enumerate(table.headings):
-        drawn.add_column(escape(heading), justify="right" if number else "left")
+        drawn.add_column(escape(heading), justify="right" if number else "left", no_wrap=number == 0)
     for row in table.rows:
-        drawn.add_row(*map(escape, row), style="bold cyan" if row[0].startswith("childproof") else None)
+        cells = [Text(cell, _style(cell)) for cell in row]
+        drawn.add_row(*cells, style="bold" if row[0].startswith("childproof") else None)
     console.print(drawn)
     for sentence in table.below:
         console.print(escape(sentence), style="dim")
