@@ -285,7 +285,7 @@ int cp_signal_group(const struct cp_child *child, int signal);
 void cp_close(struct cp_child *child, int slot);
 
 /* write(2) that never raises SIGPIPE in the calling thread. The count, or
- * -errno. */
+ * -errno; -EAGAIN too where a signal came first. */
 ssize_t cp_write(int fd, const void *data, size_t size);
 
 /* One read of a small file, as those of /proc are. The size, or -errno. */

@@ -282,7 +282,7 @@ ssize_t cp_write(int fd, const void *data, size_t size)
     }
     written = write(fd, data, size);
     if (written < 0)
-        written = -errno;
+        written = errno == EINTR ? -EAGAIN : -errno;
     if (fatal) {
         if (written == -EPIPE)
             sigtimedwait(&pipe, NULL, &none);

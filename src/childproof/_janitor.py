@@ -145,7 +145,7 @@ class Janitor:
             return  # the thread is young, and looks by itself; or it has no descriptor, and looks often
         try:
             os.write(self._wake[1], b"x")
-        except BlockingIOError:
+        except OSError:
             pass  # enough of them are in the pipe
 
     # ---- holders beyond the bound ----
@@ -183,21 +183,30 @@ class Janitor:
                 with suppress(OSError):
                     self._wake = _wake_pipe()
         while True:
-            with self._lock:
-                if self._current is not me:
+            try:
+                if not self._step(me):
                     return
-                job = self._jobs.popleft() if self._jobs else None
-                if job is not None:
-                    self._busy_since = monotonic()
-                    self._running = job
+            except MemoryError:  # others may free some; what waits here must not wait for ever
+                sleep(0.05)
+
+    def _step(self, me: threading.Thread) -> bool:
+        """One job, or one wait; whether this thread is still wanted."""
+        with self._lock:
+            if self._current is not me:
+                return False
+            job = self._jobs.popleft() if self._jobs else None
             if job is not None:
-                job.run()
-                with self._lock:
-                    if self._current is not me:
-                        return
-                    self._busy_since = self._running = None
-            else:
-                self._serve()
+                self._busy_since = monotonic()
+                self._running = job
+        if job is None:
+            self._serve()
+            return True
+        job.run()
+        with self._lock:
+            if self._current is not me:
+                return False
+            self._busy_since = self._running = None
+        return True
 
     def _serve(self) -> None:
         """Wait for something to drain or to reap, and do it, until what is waited for changes."""

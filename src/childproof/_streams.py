@@ -186,8 +186,10 @@ class Streams:
         except OSError:
             if self._child.state == DISOWNED:
                 refuse_copy()
-            data = b""
             output.lost = True
+            self._end(output)
+            self._child.close(output.slot)  # or the child would wait for a reader
+            return 0
         if not data:
             self._end(output)
             return 0
