@@ -35,7 +35,7 @@ static void test_programs(int start)
     char text[] = "/tmp/harness-XXXXXX";
     int fd = mkstemp(text);
     expect_program("/nonexistent", start, ENOENT);
-    expect_program("/dev/null/x", start, ENOENT); /* ENOTDIR is "not here" */
+    expect_program("/dev/null/x", start, ENOTDIR);
     expect_program("/tmp", start, EACCES);
     expect_program(text, start, EACCES);
     fchmod(fd, 0700);

@@ -43,7 +43,7 @@ static const struct {
     {"mkstemp", -1, {EMFILE, EACCES, ENOSPC, EROFS}},
     {"unlink", SYS_unlinkat, {EACCES, EROFS}},
     {"read", SYS_read, {EIO, EINTR, EAGAIN}},
-    {"write", SYS_write, {EIO, EPIPE, EINTR, EAGAIN, ENOSPC}},
+    {"write", SYS_write, {EPIPE, EINTR, EAGAIN}}, /* only pipes are written */
     {"kill", SYS_kill, {EPERM, ESRCH}},
     {"pidfd_open", SYS_pidfd_open, {EMFILE, ENFILE, ENOMEM, ENODEV, ESRCH, EINVAL, ENOSYS, EPERM}},
     {"pidfd_send_signal", SYS_pidfd_send_signal, {EPERM, ESRCH, EINVAL, ENOSYS}},
@@ -183,6 +183,11 @@ long cpf_raw(long n, long a, long b, long c, long d, long e)
     if (!plan->armed)
         return cp_raw(n, a, b, c, d, e);
     int origin = cp_raw(SYS_getpid, 0, 0, 0, 0, 0) == plan->pid ? CPF_PARENT : CPF_CHILD;
+    if (origin == CPF_CHILD && ++plan->child_calls == plan->kill_parent_at) {
+        struct { long s, ns; } pause = {0, 50000000};
+        cp_raw(SYS_kill, plan->pid, SIGKILL, 0, 0, 0);
+        cp_raw(SYS_nanosleep, (long)&pause, 0, 0, 0, 0);
+    }
     int error = cpf_decide(origin, by_number(n));
     if (n == SYS_waitid && error == ECHILD && !steal(a, b))
         error = 0;
@@ -196,6 +201,14 @@ long cpf_raw(long n, long a, long b, long c, long d, long e)
     if (n == SYS_prlimit64 && b == RLIMIT_NOFILE && result == 0 && d && plan->nofile)
         ((uint64_t *)d)[0] = ((uint64_t *)d)[1] = plan->nofile;
     return result;
+}
+
+void cpf_slow(const char *path)
+{
+    const char *name = strrchr(path, '/');
+    if (cpf_plan->armed && cpf_plan->slow_names_s && name
+        && (!strcmp(name, "/cmdline") || !strcmp(name, "/environ")))
+        sleep((unsigned)cpf_plan->slow_names_s);
 }
 
 int cpf_clone(int (*function)(void *), void *stack, int flags, void *argument,

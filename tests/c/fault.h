@@ -47,6 +47,9 @@ struct cpf_plan {
     struct { int origin, call, error; } without[3];
     int without_pidfd_flag; /* as before Linux 5.2: CLONE_PIDFD is ignored */
     unsigned long nofile;   /* what getrlimit says of RLIMIT_NOFILE, unless 0 */
+    int kill_parent_at; /* before its n-th call, counted over all kinds, the child kills the parent */
+    int child_calls;
+    int slow_names_s; /* how long the opening of a cmdline or environ takes */
     int hits;
     int counts[CPF_ORIGINS][64];
 };
@@ -90,6 +93,9 @@ static inline int cpf_close(int fd)
     return result;
 }
 
+/* Waits, if `path` is one of those that are slow. */
+void cpf_slow(const char *path);
+
 int cpf_clone(int (*function)(void *), void *stack, int flags, void *argument,
               int *pidfd, void *tls, volatile int *tid);
 long cpf_syscall(long n, long a, long b, long c, long d, long e);
@@ -101,7 +107,8 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #define close(fd) cpf_close(fd)
 #define fork(...) CPF_LIBC(int, "clone", -1, fork(__VA_ARGS__))
 #define open(...) CPF_LIBC(int, "open", -1, open(__VA_ARGS__))
-#define openat(...) CPF_LIBC(int, "open", -1, openat(__VA_ARGS__))
+#define openat(f, path, ...) \
+    (cpf_slow(path), CPF_LIBC(int, "open", -1, openat((f), (path), __VA_ARGS__)))
 #define opendir(...) CPF_LIBC(DIR *, "opendir", NULL, opendir(__VA_ARGS__))
 #define readdir(...) CPF_LIBC(struct dirent *, "readdir", NULL, readdir(__VA_ARGS__))
 #define readlinkat(...) CPF_LIBC(ssize_t, "readlink", -1, readlinkat(__VA_ARGS__))
@@ -138,7 +145,10 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #include "internal.h" /* where CHILDPROOF_FAULTS makes raw calls cpf_raw's */
 
 #if !CP_PORTABLE && !defined CPF_NO_MACROS
-#define sys_clone3(a, m, x) (cpf_decide(CPF_PARENT, cpf_call("clone3")) \
-                                 ? -cpf_plan->error : sys_clone3((a), (m), (x)))
+#define sys_clone3(a, m, x)                                            \
+    __extension__({                                                    \
+        int cpf_error = cpf_decide(CPF_PARENT, cpf_call("clone3"));    \
+        cpf_error ? -(long)cpf_error : sys_clone3((a), (m), (x));      \
+    })
 #endif
 #endif

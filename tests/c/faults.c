@@ -186,6 +186,8 @@ static void test_old_kernels(void)
         memset(cpf_plan, 0, sizeof *cpf_plan);
         cpf_plan->origin = -1;
         cpf_plan->without_pidfd_flag = 1;
+        cpf_plan->without[0].call = cpf_call("clone3"); /* is younger */
+        cpf_plan->without[0].error = ENOSYS;
         cpf_plan->pid = getpid();
         cpf_plan->armed = 1;
         call_probe(&call, "state", NULL);

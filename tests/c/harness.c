@@ -332,6 +332,7 @@ static const struct {
     {"starts", test_starts},   {"attributes", test_attributes}, {"detached", test_detached},
     {"failures", test_failures},
     {"signals", test_signals}, {"waiting", test_waiting},       {"others", test_others},
+    {"storms", test_storms},
     {"namespaces", test_namespaces}, {"faults", test_faults},
 };
 

@@ -109,6 +109,7 @@ void test_signals(void);
 void test_waiting(void);
 void test_others(void);
 void test_namespaces(void);
+void test_storms(void);
 void test_faults(void);
 
 #endif

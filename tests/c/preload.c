@@ -78,6 +78,7 @@ static long next_argument(va_list list)
         va_start(list, flags);                                    \
         int mode = (int)next_argument(list);                      \
         va_end(list);                                             \
+        cpf_slow(path);                                           \
         return fails("open") ? -1 : real(path, flags, mode);      \
     }
 WRAP_OPEN(open)

@@ -1,0 +1,156 @@
+"""KeyboardInterrupt at every executed line of our modules, MemoryError at every allocation.
+
+``interrupts.py lines|memory STRIDE [SCENARIO...]``: every STRIDE-th point; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import childproof
+from invariants import Invariants, processes, warm_up
+
+SCENARIOS: dict[str, Callable[[], Any]] = {
+    "output": lambda: childproof.run("echo hi; exit 3", "input"),
+    "file, attributes": lambda: childproof.run(
+        ["/bin/echo", "x"], stdout="file", cwd="/", umask=0o22, limits={"core": 0}
+    ),
+    "fails": lambda: childproof.run(["/nonexistent"]),
+    "deadline": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02),
+    "grace": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02, grace=0.02),
+    "leftovers killed": lambda: childproof.run("sleep 600 & echo x", linger=0.01, leftovers="kill"),
+    "leftovers held": lambda: childproof.run("sleep 0.1 & echo x", linger=0.01),
+}
+
+
+class Interrupter:
+    """A trace function that raises at the n-th line of our modules.
+
+    Not where a ``with`` is left: there a trace function is called, but the interpreter looks at no
+    signal, so that an exception raised there would skip ``__exit__`` as no interrupt can.
+    """
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        self.seen = 0
+        self._entered: set[tuple[int, int]] = set()
+
+    def _leaves_with(self, frame: FrameType) -> bool:
+        if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+            return False
+        here = id(frame), frame.f_lineno
+        if here in self._entered:
+            self._entered.remove(here)
+            return True
+        self._entered.add(here)
+        return False
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
+        """See `sys.settrace`."""
+        if "/childproof/" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and not self._leaves_with(frame):
+            self.seen += 1
+            if self.seen == self.line:
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted_lines(run: Callable[[], Any], stride: int) -> Iterator[bool]:
+    """One interrupt after the other, until there is no line left."""
+    line = 1
+    while True:
+        interrupter = Interrupter(line)
+        sys.settrace(interrupter)
+        try:
+            run()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        yield interrupter.seen >= line
+        if interrupter.seen < line:
+            return
+        line += stride
+
+
+def _runs_out(run: Callable[[], Any], nth: int) -> bool:
+    """Whether there is an n-th allocation: in a copy of this process all from there on fail."""
+    import _testcapi
+
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)  # without any memory not even the end is certain
+        _testcapi.set_nomemory(nth, 0)
+        try:
+            run()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    for left in processes():
+        os.kill(left, signal.SIGKILL)
+    return ended != 0
+
+
+def _may_fail(run: Callable[[], Any]) -> None:
+    try:
+        run()
+    except (MemoryError, RuntimeError) as error:  # "can't allocate lock" is a RuntimeError
+        assert isinstance(error, MemoryError) or "allocate" in str(error), error
+
+
+def failing_allocations(run: Callable[[], Any], stride: int) -> Iterator[bool]:
+    """One allocation after the other fails, up to the last that a run has."""
+    import _testcapi
+
+    low, high = 1, 1 << 16
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _runs_out(run, middle):
+            low = middle
+        else:
+            high = middle
+    for nth in range(1, low + 1, stride):
+        _testcapi.set_nomemory(nth, nth + 1)
+        try:
+            _may_fail(run)
+        finally:
+            _testcapi.remove_mem_hooks()
+        yield True
+
+
+def main(kind: str, stride: int, wanted: list[str]) -> None:
+    """See the module."""
+    warm_up()
+    bad: list[str] = []
+    points: dict[str, int] = {}
+    for name, run in SCENARIOS.items():
+        if wanted and name not in wanted:
+            continue
+        run()
+        began = time.monotonic()
+        invariants = Invariants()
+        points[name] = 0
+        for reached in (interrupted_lines if kind == "lines" else failing_allocations)(run, stride):
+            broken = invariants.broken()
+            points[name] += reached
+            if broken:
+                bad.append(f"{name}: point {points[name]}: {broken}")
+                invariants = Invariants()
+        print(
+            f"{kind}: {name:20} {points[name]:6} points {time.monotonic() - began:6.1f} s", file=sys.stderr, flush=True
+        )
+    print(json.dumps({"points": points, "bad": bad}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
