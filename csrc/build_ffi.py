@@ -8,6 +8,7 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c", "open_files.c", "syscalls.c"]
+SOURCES.append("supervised.c")  # the host's side of csrc/supervisor
 PORTABLE = bool(os.environ.get("CHILDPROOF_PORTABLE")) or not sys.platform.startswith("linux")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
@@ -20,7 +21,7 @@ ffibuilder.set_source(
     include_dirs=[os.path.relpath(HERE, HERE.parent)],
     depends=[
         os.path.relpath(HERE / name, HERE.parent)
-        for name in ("childproof.h", "internal.h", "sys.h", "sys_linux.h", "sys_posix.h")
+        for name in ("childproof.h", "internal.h", "sys.h", "sys_linux.h", "sys_posix.h", "supervisor/supervisor.h")
     ],
     define_macros=[
         ("_GNU_SOURCE", None),

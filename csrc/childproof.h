@@ -16,6 +16,10 @@ enum cp_stage {
     CP_STAGE_OPEN,
     CP_STAGE_PIPE,
     CP_STAGE_FORK,
+    CP_STAGE_SUPERVISOR, /* its own exec and preparations */
+    CP_STAGE_UNSHARE,    /* namespaces of pidns: their making, */
+    CP_STAGE_IDMAP,      /* the ids in them, */
+    CP_STAGE_MOUNT,      /* and their /proc */
     CP_STAGE_SIGNALS,
     CP_STAGE_SETSID,
     CP_STAGE_CGROUP,
@@ -100,6 +104,8 @@ enum cp_slot {
     CP_STDERR,
     CP_REPORT, /* carries nothing: its end of file means exec or death */
     CP_PIDFD,
+    CP_CONTROL, /* to the supervisor, which dies when nobody holds it any more */
+    CP_COMMAND, /* the supervised command's pidfd */
     CP_SLOTS
 };
 
@@ -143,13 +149,46 @@ struct cp_request {
     int limits_count;
     const int *pass_fds; /* sorted, above 2 */
     int pass_fds_count;
+    const void *mask; /* the child's signal mask, as the kernel has it; NULL: the caller's */
+};
+
+/* What a supervisor tells the host, in this order; see supervisor/main.c. */
+enum cp_note_kind {
+    CP_NOTE_INIT = 1, /* the sender is the init of a pid namespace */
+    CP_NOTE_SPAWNED,  /* the command has a pid */
+    CP_NOTE_STAGE,    /* its exec takes long; how far it is */
+    CP_NOTE_SETTLED,  /* state: CP_STARTED, CP_FAILED or CP_DIED */
+    CP_NOTE_ENDED,    /* and is kept as a zombie */
+    CP_NOTE_LEFT      /* let go, but others of the tree are alive */
+};
+
+/* What the host tells it, as one byte. */
+enum cp_order {
+    CP_ORDER_RELEASE = 82, /* reap the command, and end when nobody is left */
+    CP_ORDER_KILL = 75     /* the whole tree */
+};
+
+struct cp_note {
+    int kind;
+    int pid; /* 0: in the message's credentials, in the receiver's numbers */
+    int state;
+    int stage;
+    int error;
+    int closing;
+    int closed;
+    int exact;
+    int exited;
+    int status;
+    double user_s;
+    double system_s;
+    long max_rss_kib;
 };
 
 /* One child. Zeroed by the caller, then given to cp_child_init; after
  * cp_child_release it may be given to it again. */
 struct cp_child {
-    int fd[5]; /* the parent's descriptors by cp_slot, -1 where there is none */
-    int far[4]; /* the child's ends, open only inside cp_spawn */
+    int fd[7]; /* the parent's descriptors by cp_slot, -1 where there is none */
+    int far[6]; /* the child's ends, open until the end of cp_spawn */
     int pid;
     int state;
     int stage;
@@ -172,6 +211,18 @@ struct cp_child {
     double system_s;
     long max_rss_kib;
     long host_rss_kib; /* the host's own peak when the exec was seen */
+    int supervised; /* 1: our child is a supervisor. pid, state, stage, status and usage
+                     * are of its command, whose pid is the supervisor's until it has one;
+                     * `reaped` is about the supervisor. */
+    int supervisor; /* its pid */
+    int init;       /* the pid of a pid namespace's init, or 0 */
+    int relayed;    /* 1: the supervisor runs */
+    int spawned;    /* 1: the command has been given a pid */
+    int ended;      /* 1: the command has, and its number is pinned until it is released */
+    int lost;       /* 1: the supervisor has ended before its command had */
+    int released;
+    int leftovers;  /* 1: others of the tree were alive after that */
+    int empty;      /* 1: the supervisor saw nobody left, and ended */
     void *block;
     size_t block_size;
     struct cp_child *previous;
@@ -239,6 +290,14 @@ void cp_child_init(struct cp_child *child);
  * up rather than unmapped. May run twice. */
 void cp_child_release(struct cp_child *child);
 
+/* The child will be a supervisor: opens its control socket. The other end, which
+ * the supervisor must be given, is far[CP_CONTROL]. `group`: the command will
+ * lead a group of its own. 0 or an errno. */
+int cp_supervise(struct cp_child *child, int group);
+
+/* SIGKILL for all that descends from a supervised command, by its supervisor. */
+void cp_kill_supervised(struct cp_child *child);
+
 /* Start the child. 0 and state CP_SPAWNING, or -1 and state CP_FAILED with
  * stage and error, nothing left open. All signals are blocked meanwhile. */
 int cp_spawn(struct cp_child *child, const struct cp_request *request);
@@ -268,7 +327,7 @@ int cp_stage_now(const struct cp_child *child);
 
 /* 1: it has ended and waits to be reaped, which pins its pid and group;
  * 0: it runs; -1: it is no child of ours any more. Never blocks. */
-int cp_ended(const struct cp_child *child);
+int cp_ended(struct cp_child *child);
 
 /* Reap: 1 when it is done (then status_known tells whether anyone knows the
  * status), 0 while it runs. Blocks 10 ms at most, where another wait was
@@ -276,10 +335,10 @@ int cp_ended(const struct cp_child *child);
 int cp_reap(struct cp_child *child);
 
 /* Signal the child, never a reaped one. 0 or an errno. */
-int cp_signal(const struct cp_child *child, int signal);
+int cp_signal(struct cp_child *child, int signal);
 
 /* Signal its process group; only while no stranger can own the number. */
-int cp_signal_group(const struct cp_child *child, int signal);
+int cp_signal_group(struct cp_child *child, int signal);
 
 /* Close one of the parent's descriptors, exactly once. */
 void cp_close(struct cp_child *child, int slot);

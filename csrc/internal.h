@@ -15,6 +15,7 @@
 
 #define CP_STACK_SIZE 32768
 #define CP_PIDFD_SIGNAL_PROCESS_GROUP 4 /* Linux 6.9 */
+#define CP_FAR_ENDS 6 /* of cp_child.far */
 
 /* All that the child reads and writes between clone and exec. The parent
  * fills it before the clone and leaves it alone, but for reading `tid`,
@@ -71,6 +72,17 @@ void cp_give_block(struct cp_child *child);
 /* In a forked copy: the parent's child has one of its own. */
 void cp_forget_block(struct cp_child *child);
 struct cp_block *cp_block_of(const struct cp_child *child);
+
+/* ---- a child that is a supervisor: supervised.c behind what reap.c has for all ---- */
+
+int cp_settle_own(struct cp_child *child, int dead);
+int cp_await_own(struct cp_child *child, int milliseconds);
+int cp_ended_own(const struct cp_child *child);
+int cp_reap_own(struct cp_child *child);
+int cp_settle_command(struct cp_child *child, int dead);
+int cp_await_command(struct cp_child *child, int milliseconds);
+int cp_ended_command(struct cp_child *child);
+int cp_reap_command(struct cp_child *child);
 
 void cp_lock(void);
 void cp_unlock(void);

@@ -32,7 +32,7 @@ static int has_left(const struct cp_child *child, const struct cp_block *block)
     return child->fd[CP_REPORT] >= 0 && sys_read(child->fd[CP_REPORT], &nothing, 1) == 0;
 }
 
-int cp_settle(struct cp_child *child, int dead)
+int cp_settle_own(struct cp_child *child, int dead)
 {
     if (child->state != CP_SPAWNING)
         return child->state;
@@ -54,9 +54,14 @@ int cp_settle(struct cp_child *child, int dead)
     return child->state;
 }
 
-int cp_await_exec(struct cp_child *child, int milliseconds)
+int cp_settle(struct cp_child *child, int dead)
 {
-    if (cp_settle(child, 0) != CP_SPAWNING || milliseconds == 0)
+    return child->supervised ? cp_settle_command(child, dead) : cp_settle_own(child, dead);
+}
+
+int cp_await_own(struct cp_child *child, int milliseconds)
+{
+    if (cp_settle_own(child, 0) != CP_SPAWNING || milliseconds == 0)
         return child->state;
 #if !CP_PORTABLE
     if (child->fd[CP_REPORT] < 0) {
@@ -64,18 +69,30 @@ int cp_await_exec(struct cp_child *child, int milliseconds)
         struct { long s, ns; } pause = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
         cp_raw4(SYS_futex, &cp_block_of(child)->tid, 0 /* FUTEX_WAIT */, 1,
                 milliseconds < 0 ? NULL : &pause);
-        return cp_settle(child, 0);
+        return cp_settle_own(child, 0);
     }
 #endif
     struct pollfd wanted[2] = {
         {child->fd[CP_REPORT], POLLIN, 0}, {child->fd[CP_PIDFD], POLLIN, 0}};
     poll(wanted, 2, milliseconds);
-    return cp_settle(child, wanted[1].revents != 0);
+    return cp_settle_own(child, wanted[1].revents != 0);
+}
+
+int cp_await_exec(struct cp_child *child, int milliseconds)
+{
+    return child->supervised ? cp_await_command(child, milliseconds)
+                             : cp_await_own(child, milliseconds);
 }
 
 int cp_stage_now(const struct cp_child *child)
 {
     return child->block ? cp_block_of(child)->stage : child->stage;
+}
+
+/* The process that we have to wait for. */
+static int own_pid(const struct cp_child *child)
+{
+    return child->supervised ? child->supervisor : child->pid;
 }
 
 #if CP_PORTABLE
@@ -84,7 +101,7 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
 {
     (void)usage;
     memset(info, 0, sizeof *info);
-    return cp_result(waitid(P_PID, (id_t)child->pid, info, options | WEXITED | WNOHANG));
+    return cp_result(waitid(P_PID, (id_t)own_pid(child), info, options | WEXITED | WNOHANG));
 }
 
 static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
@@ -110,7 +127,7 @@ static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
     if (child->fd[CP_PIDFD] >= 0)
         r = cp_raw5(SYS_waitid, CP_P_PIDFD, child->fd[CP_PIDFD], info, options, usage);
     if (r < 0 && r != -ECHILD)
-        r = cp_raw5(SYS_waitid, P_PID, child->pid, info, options, usage);
+        r = cp_raw5(SYS_waitid, P_PID, own_pid(child), info, options, usage);
     return r;
 }
 
@@ -119,10 +136,10 @@ static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
                           struct rusage *usage)
 {
     int status;
-    long r = cp_raw4(SYS_wait4, child->pid, &status, WNOHANG, usage);
+    long r = cp_raw4(SYS_wait4, own_pid(child), &status, WNOHANG, usage);
     if (r <= 0)
         return r;
-    info->si_pid = child->pid;
+    info->si_pid = own_pid(child);
     info->si_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
     info->si_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
     return 0;
@@ -140,7 +157,7 @@ static int has_ended(const struct cp_child *child)
     return cp_read_process(child->pid, &now) == 0 && now.state == 'Z' && now.threads <= 1;
 }
 
-int cp_ended(const struct cp_child *child)
+int cp_ended_own(const struct cp_child *child)
 {
     siginfo_t info;
     if (child->pid <= 0 || child->reaped)
@@ -151,6 +168,11 @@ int cp_ended(const struct cp_child *child)
     if (r < 0)
         return has_ended(child);
     return info.si_pid != 0;
+}
+
+int cp_ended(struct cp_child *child)
+{
+    return child->supervised ? cp_ended_command(child) : cp_ended_own(child);
 }
 
 static double seconds(const struct timeval *time)
@@ -200,7 +222,7 @@ static void ask_the_kernel(struct cp_child *child)
 }
 #endif
 
-int cp_reap(struct cp_child *child)
+int cp_reap_own(struct cp_child *child)
 {
     siginfo_t info;
     struct rusage usage;
@@ -228,6 +250,11 @@ int cp_reap(struct cp_child *child)
     return 1;
 }
 
+int cp_reap(struct cp_child *child)
+{
+    return child->supervised ? cp_reap_command(child) : cp_reap_own(child);
+}
+
 /* The kernel stores the pidfd before it suspends the spawning thread. */
 int cp_kill_suspended(const struct cp_child *child)
 {
@@ -237,32 +264,48 @@ int cp_kill_suspended(const struct cp_child *child)
     return (int)-sys_pidfd_signal(pidfd, SIGKILL, 0);
 }
 
-int cp_signal(const struct cp_child *child, int number)
+/* The pidfd of the child, or of a supervised command. */
+static int target(const struct cp_child *child)
 {
-    if (child->pid <= 0 || child->reaped)
+    return child->fd[child->spawned ? CP_COMMAND : CP_PIDFD];
+}
+
+/* A bare number is used only as long as a child that is not reaped keeps it from
+ * being a stranger's. */
+static int is_pinned(struct cp_child *child)
+{
+    if (child->supervised)
+        return cp_ended_command(child) >= 0 && !child->released;
+    return !child->reaped && cp_ended_own(child) >= 0;
+}
+
+int cp_signal(struct cp_child *child, int number)
+{
+    if (child->pid <= 0 || (child->reaped && !child->supervised))
         return ESRCH;
-    if (child->fd[CP_PIDFD] >= 0) {
-        long r = sys_pidfd_signal(child->fd[CP_PIDFD], number, 0);
+    if (child->relayed && !child->spawned) { /* its supervisor is to outlive it */
+        if (number == SIGKILL)
+            cp_kill_supervised(child);
+        return 0;
+    }
+    if (target(child) >= 0) {
+        long r = sys_pidfd_signal(target(child), number, 0);
         if (r != -ENOSYS && r != -EPERM)
             return (int)-r;
     }
-    if (cp_ended(child) < 0) /* a bare pid only while the child pins it */
-        return ESRCH;
-    return (int)-sys_kill(child->pid, number);
+    return is_pinned(child) ? (int)-sys_kill(child->pid, number) : ESRCH;
 }
 
-int cp_signal_group(const struct cp_child *child, int number)
+int cp_signal_group(struct cp_child *child, int number)
 {
-    if (child->pid <= 0 || !child->group)
+    if (child->pid <= 0 || !child->group || (child->supervised && !child->spawned))
         return ESRCH;
-    if (child->fd[CP_PIDFD] >= 0 && !(child->disabled & CP_DISABLE_PIDFD_GROUP)) {
-        long r = sys_pidfd_signal(child->fd[CP_PIDFD], number, CP_PIDFD_SIGNAL_PROCESS_GROUP);
+    if (target(child) >= 0 && !(child->disabled & CP_DISABLE_PIDFD_GROUP)) {
+        long r = sys_pidfd_signal(target(child), number, CP_PIDFD_SIGNAL_PROCESS_GROUP);
         if (r == 0 || r == -ESRCH)
             return (int)-r;
     }
-    if (child->reaped || cp_ended(child) < 0)
-        return ESRCH;
-    return (int)-sys_kill(-child->pid, number);
+    return is_pinned(child) ? (int)-sys_kill(-child->pid, number) : ESRCH;
 }
 
 ssize_t cp_write(int fd, const void *data, size_t size)

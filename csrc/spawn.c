@@ -35,7 +35,7 @@ static void close_all(struct cp_child *child)
 {
     for (int i = 0; i < CP_SLOTS; i++)
         cp_close_fd(&child->fd[i]);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CP_FAR_ENDS; i++)
         cp_close_fd(&child->far[i]);
 }
 
@@ -86,7 +86,7 @@ void cp_child_init(struct cp_child *child)
     memset(child, 0, sizeof *child);
     for (int i = 0; i < CP_SLOTS; i++)
         child->fd[i] = -1;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CP_FAR_ENDS; i++)
         child->far[i] = -1;
     child->state = CP_IDLE;
     cp_lock();
@@ -245,6 +245,8 @@ static int start_with(struct cp_child *child, const struct cp_request *request,
         return error;
     struct cp_block *block = cp_block_of(child);
     block->mask = *mask;
+    if (request->mask)
+        memcpy(&block->mask, request->mask, sizeof block->mask);
     block->report = child->far[CP_REPORT];
     list_kept(block);
     if (request->closing == CP_CLOSE_RLIMIT
@@ -335,7 +337,7 @@ int cp_spawn(struct cp_child *child, const struct cp_request *request)
     int error = cp_open_fds(child, request);
     if (error == 0)
         error = start_child(child, request, &mask);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CP_FAR_ENDS; i++)
         cp_close_fd(&child->far[i]);
     if (error) {
         close_all(child);
@@ -344,10 +346,11 @@ int cp_spawn(struct cp_child *child, const struct cp_request *request)
         child->reaped = 1;
     } else {
         child->state = CP_SPAWNING;
-        child->group = !(request->flags & CP_DETACH) /* what it leads is the service's */
-                       && ((request->flags & CP_NEW_SESSION)
-                           || ((request->flags & CP_NEW_GROUP)
-                               && request->process_group == 0));
+        child->supervisor = child->supervised ? child->pid : 0;
+        child->group |= !(request->flags & CP_DETACH) /* what it leads is the service's */
+                        && ((request->flags & CP_NEW_SESSION)
+                            || ((request->flags & CP_NEW_GROUP)
+                                && request->process_group == 0));
     }
     cp_unlock();
     sys_set_mask(&mask);

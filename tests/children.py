@@ -37,7 +37,22 @@ def flood_then_hold(size: str, seconds: str) -> None:
     os._exit(0)
 
 
-PROGRAMS = {function.__name__: function for function in (fds, daemon, flood_then_hold)}
+def bomb(count: str, command: str) -> None:
+    """Fork `count` processes, each in a session of its own, without parent, environment and stdio, that
+    become `command`; then one that goes on moving, and sleep.
+    """
+    words = command.split()
+    for _ in range(int(count)):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.closerange(0, 3)
+                os.execve("/bin/" + words[0], words, {})
+            os._exit(0)
+    time.sleep(600)
+
+
+PROGRAMS = {function.__name__: function for function in (fds, daemon, flood_then_hold, bomb)}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](*sys.argv[2:])

@@ -1,10 +1,12 @@
-"""Every way to start and every way to close, forced one at a time."""
+"""Every way to start, to close and to contain, forced one at a time."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from childproof import _spawner
+from childproof import _cgroup, _command, _spawner
 
 WAYS = {
     "clone": {"start": _spawner.STARTS["clone"]},
@@ -23,15 +25,33 @@ WAYS = {
 if _spawner.PORTABLE:  # there is nothing else to force
     WAYS = {name: WAYS[name] for name in ("fork", "rlimit")}
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "die_with_parent": {"die_with_parent": True},
+}
+if _cgroup.is_possible():
+    OPTIONS["cgroup"] = {"contain": "cgroup"}
+"""What changes who is between this process and the command."""
+
 
 def force(monkeypatch: pytest.MonkeyPatch, **values: int) -> None:
     """As the environment variables would."""
     monkeypatch.setattr(_spawner, "settings", _spawner.settings._replace(**values))
 
 
-@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
-def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The test runs under each start primitive and each closing rung."""
-    force(monkeypatch, **request.param)
-    ways: dict[str, int] = request.param
-    return ways
+def force_options(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Give these options to each run that does not have them."""
+    defaults = _command.make_command.__kwdefaults__ or {}
+    monkeypatch.setattr(_command.make_command, "__kwdefaults__", {**defaults, **options})
+    first = _command.Command._fields.index("env")
+    monkeypatch.setattr(_command, "_DEFAULTS", _command.make_command(["true"])[first:])
+
+
+@pytest.fixture(params=[*WAYS, *OPTIONS])
+def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs under each start primitive, each closing rung and each containment."""
+    way: str = request.param
+    if way in WAYS:
+        force(monkeypatch, **WAYS[way])
+    else:
+        force_options(monkeypatch, **OPTIONS[way])
+    return way

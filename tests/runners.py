@@ -15,7 +15,7 @@ import pytest
 
 import childproof
 from childproof import Result, SpawnError, aio
-from forcing import WAYS, force
+from forcing import OPTIONS, WAYS, force
 
 Runner = Callable[..., Result[Any]]
 """Called with the parameters of `run`; hands back what `run` would."""
@@ -78,13 +78,16 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return driver
 
 
-_EVERYWHERE = {f"run, {name}": (childproof.run, way) for name, way in WAYS.items()}
+_EVERYWHERE: dict[str, tuple[Runner, dict[str, int]]] = {
+    f"run, {name}": (childproof.run, way) for name, way in WAYS.items()
+}
 _EVERYWHERE.update({name: (driver, {}) for name, driver in RUNNERS.items() if name != "run"})
+_EVERYWHERE.update({f"run, {name}": (partial(childproof.run, **options), {}) for name, options in OPTIONS.items()})
 
 
 @pytest.fixture(params=list(_EVERYWHERE.values()), ids=list(_EVERYWHERE))
 def runner_every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    """The test runs with `run` under each start primitive and each closing rung, and with each other
+    """The test runs with `run` under each start primitive, closing rung and containment, and with each other
     driver under the default ones: how a child is made does not depend on who drives.
     """
     driver: Runner

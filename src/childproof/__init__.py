@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from childproof._errors import CommandError, OutputCut, SpawnError, StatusLost
 from childproof._light import TYPE_CHECKING
-from childproof._result import Examined, Holder, Outcome, ProcessInfo, Result, Spawned, Usage
+from childproof._result import Contained, Examined, Holder, Outcome, ProcessInfo, Result, Spawned, Usage
 from childproof._run import run
 from childproof._version import __version__
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from childproof._cgroup import Cgroup
     from childproof._holders import holders
     from childproof._kill import TreeKilled, kill_tree
     from childproof._launch import launch
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from childproof._tee import Tee, tee
 
 __all__ = [
+    "Cgroup",
     "Child",
     "CommandError",
+    "Contained",
     "Examined",
     "Holder",
     "LeakyFd",
@@ -60,6 +63,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Cgroup": "_cgroup",
     "Child": "_start",
     "LeakyFd": "_leaks",
     "PipelineResult": "_pipeline",

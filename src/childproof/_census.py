@@ -63,6 +63,10 @@ class Family:
                     inside[child.pid] = child
                     line.append(child)  # and so it is a parent of this loop
 
+    def children(self, pid: int) -> list[Process]:
+        """Those of `pid`, which must not have been reaped."""
+        return self._children.get(pid, [])
+
     def in_order(self, inside: dict[int, Process]) -> list[Process]:
         """`inside`, parents before their children."""
         line = [process for process in inside.values() if process.ppid not in inside]

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
 
 from childproof._attributes import NO_ATTRIBUTES, Attributes, fd_directory, make_attributes
+from childproof._contain import make_contain, supervision
 from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from childproof._cgroup import Cgroup
 
 MARK = b"CHILDPROOF_RUN"
 """The variable by which processes that escaped are found."""
@@ -43,6 +46,8 @@ class Command(NamedTuple):
 
     Attributes:
         strings: `argv` and `candidates`, each with its NUL, for the spawner.
+        supervise: `childproof._supervise.NOBODY`, `SUPERVISED` or `NAMESPACES`.
+        contain, cgroup: as of `childproof._contain.make_contain`.
 
     """
 
@@ -76,6 +81,9 @@ class Command(NamedTuple):
     attributes: Attributes
     start: str
     closing: str
+    supervise: int
+    contain: str
+    cgroup: Cgroup | None
     check: bool
 
 
@@ -276,6 +284,8 @@ def make_command(
     new_session: Any = True,
     start: Any = "auto",
     closing: Any = "auto",
+    die_with_parent: Any = False,
+    contain: Any = "session",
 ) -> Command:
     """Check every parameter of `run` and decide what it means.
 
@@ -308,6 +318,7 @@ def make_command(
     attributes = NO_ATTRIBUTES if asked == _NOTHING_ASKED else make_attributes(*asked)
     if attributes.changes_ids and start not in ("auto", "fork"):
         raise ValueError(f"user, group and extra_groups need start='fork', not {start!r}")
+    kind, cgroup = ("session", None) if contain == "session" else make_contain(contain, attributes)
     if cwd is not None:
         cwd = fd_directory(cwd) if isinstance(cwd, int) and not isinstance(cwd, bool) else encode(cwd, "cwd")
     return Command(
@@ -340,6 +351,9 @@ def make_command(
         attributes,
         _choice(start, STARTS, "start"),
         _choice(closing, CLOSINGS, "closing"),
+        supervision(kind, die_with_parent),
+        kind,
+        cgroup,
         bool(check),
     )
 

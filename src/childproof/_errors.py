@@ -16,9 +16,10 @@ class SpawnError(OSError):
     An `OSError` (``errno``, ``strerror``, ``filename``) that also has:
 
     Attributes:
-        stage: the step that failed: ``open``, ``pipe``, ``fork``, ``signals``, ``setsid``,
-            ``chdir``, ``dup``, ``close_fds``, ``exec``; ``run`` for a deadline and ``wait`` for a
-            status that somebody else took.
+        stage: the step that failed: ``open``, ``pipe``, ``fork``, ``supervisor``, ``unshare``, ``idmap``,
+            ``mount``, ``signals``, ``setsid``, ``cgroup``, ``limits``, ``ids``, ``chdir``, ``umask``,
+            ``dup``, ``close_fds``, ``exec``; ``run`` for a deadline and ``wait`` for a status that
+            somebody else took.
         result: what `run` would have handed back, where the error is raised by a function that
             starts a command for longer; else `None`.
 

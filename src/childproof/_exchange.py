@@ -32,7 +32,20 @@ from childproof import _report
 from childproof._command import Command
 from childproof._light import TYPE_CHECKING
 from childproof._report import Facts
-from childproof._spawner import DIED, DISOWNED, FAILED, PIDFD, SPAWNING, STDERR, STDIN, STDOUT, Child, spawn_suspends
+from childproof._result import Contained
+from childproof._spawner import (
+    CONTROL,
+    DIED,
+    DISOWNED,
+    FAILED,
+    PIDFD,
+    SPAWNING,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Child,
+    spawn_suspends,
+)
 from childproof._streams import Registry, Streams, refuse_copy
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ if TYPE_CHECKING:
 
     from childproof._autopsy import Autopsy
     from childproof._census import Census
+    from childproof._cgroup import Cgroup, Group
     from childproof._holders import Search
     from childproof._result import Examined, Holder, ProcessInfo, Result
     from childproof._tree import Killing, Tree
@@ -100,6 +114,8 @@ class Exchange:
     _name_until = inf
     _held: tuple[Holder, ...] = ()
     _stuck_at = ""
+    _group: Group | None = None
+    _refused: OSError | None = None
 
     def __init__(self, command: Command, registry: Registry, began: float) -> None:
         """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
@@ -118,7 +134,7 @@ class Exchange:
         command = self._command
         if command.mark:
             self._token = _new_token(command.environment.mark)
-        if self._spawn():
+        if self._spawn() if command.cgroup is None else self._spawn_in_cgroup(command.cgroup):
             self._listen()
             if not _preloaded:
                 _preload()
@@ -133,7 +149,8 @@ class Exchange:
             if not self._streams.open:
                 self._on_end_of_output()
         elif fd == self._pidfd and not self._exited:
-            self._on_exit(monotonic())
+            if not self._command.supervise or self._child.ended() != 0:
+                self._on_exit(monotonic())
         elif self._child.state == DISOWNED:
             refuse_copy()
 
@@ -252,10 +269,29 @@ class Exchange:
             if self._timed_out:
                 self._stuck_at = self._child.stuck_stage()
 
+    def _spawn_in_cgroup(self, wanted: Cgroup) -> bool:
+        """Where it only may have one it does without, and where it must it is not started."""
+        from childproof._cgroup import Group, is_possible
+
+        attributes = self._command.attributes
+        if self._command.contain == "auto" and not is_possible():
+            return self._spawn()
+        try:
+            if self._group is None:
+                self._group = Group(wanted)
+                self._group.create()
+            procs = self._group.open_procs()
+        except OSError as error:
+            self._refused = error
+            return False
+        with procs:
+            self._command = self._command._replace(attributes=attributes._replace(cgroup_fd=procs.fileno()))
+            return self._spawn()
+
     def _listen(self) -> None:
         fds = self._child.fds()
         self._streams.listen(fds)
-        self._pidfd = fds[PIDFD]
+        self._pidfd = fds[CONTROL if self._command.supervise else PIDFD]
         if self._pidfd >= 0:
             self._registry.register(self._pidfd, select.POLLIN)
         else:
@@ -302,6 +338,10 @@ class Exchange:
         streams.stop_feeding()
         if self.state in (State.GRACE, State.CLEARING, State.AUTOPSY):
             return
+        if self._command.supervise and self._child.lost:  # who knows what its command does now
+            self._clear(now)
+            self._schedule()
+            return
         if state in (FAILED, DIED):
             self._conclude()
             return
@@ -330,7 +370,12 @@ class Exchange:
     def _respawn(self) -> None:
         self._respawned = True
         self._streams.close()
-        self._child.release()
+        if self._is_over():
+            self._child.release()
+        else:
+            from childproof._janitor import janitor
+
+            janitor.adopt(self._child)
         self._child = Child()
         self._streams = Streams(self._command, self._child, self._registry)
         self._exited = False
@@ -409,6 +454,7 @@ class Exchange:
                 self._child,
                 Evidence(self._began, token, pipe_links(ends), self._command.secrets, self._child.service),
                 take_census=self.take_census or Census,
+                keeper=self._group,
             )
         return self._tree
 
@@ -491,24 +537,46 @@ class Exchange:
                 killing.killed if killing else (),
                 survivors,
                 self._examined,
+                self._contained(),
+                self._refused,
             )
         )
         self._release()
         self.state = State.DONE
+
+    def _contained(self) -> Contained | None:
+        child = self._child
+        if child.state in (FAILED, DIED) or self._refused is not None:
+            return None
+        if self._group is not None:
+            killed = self._killing is not None and not self._killing.survivors
+            return Contained("cgroup", self._group.becomes_empty() if killed else self._group.is_empty())
+        return Contained("session", child.empty) if child.supervised else _IN_SESSION
 
     def _release(self) -> None:
         """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
         child, streams = self._child, self._streams
         streams.stop_feeding()
         held = bool(streams.open) and streams.hand_over()
-        if child.state != DISOWNED and (held or not (self._reaped or child.reap())):
+        owned = child.state != DISOWNED
+        if owned and (held or not self._is_over()):
             from childproof._janitor import janitor
 
             janitor.adopt(child)
         else:
             child.release()
+        if self._group is not None and owned and not self._group.remove():
+            from childproof._janitor import janitor
+
+            janitor.retry(self._group.remove)
+
+    def _is_over(self) -> bool:
+        """Whether nobody has to wait for the child any more, nor for its supervisor."""
+        reaped = self._reaped or self._child.reap()
+        return self._child.reaped if self._command.supervise else reaped
 
 
+_IN_SESSION = Contained("session", False)
 _preloaded = False
 
 

@@ -26,6 +26,9 @@ MOST_PIPES = 256
 STUCK_AFTER = 1.0
 """Seconds after which a thread that is busy with one job is given up."""
 
+CHORE_SECONDS = 0.5
+"""How often is tried again what could not be done."""
+
 SCRATCH = bytearray(65536)
 
 REST_SECONDS = 0.001
@@ -65,6 +68,7 @@ class Janitor:
         self._current: threading.Thread | None = None
         self._busy_since: float | None = None
         self._running: Job | None = None
+        self._chores: list[Callable[[], bool]] = []
         self._refusing: set[int] = set()  # pidfds of the dead that can't be reaped yet
         self._wake: tuple[int, int] | None = None
 
@@ -102,17 +106,23 @@ class Janitor:
             self._ensure_thread()
         self._shed()
 
+    def retry(self, chore: Callable[[], bool]) -> None:
+        """Call `chore`, which must not block, twice a second until it returns `True`."""
+        with self._lock:
+            self._chores.append(chore)
+            self._ensure_thread()
+
     def busy(self) -> bool:
         """Whether anything is left to do; for tests."""
         with self._lock:
-            return bool(self._children or self._jobs or self._busy_since is not None)
+            return bool(self._children or self._jobs or self._chores or self._busy_since is not None)
 
     def descriptors(self) -> set[int]:
         """What it has open: its own two, and the pipes that it drains."""
         with self._lock:
             own = set(self._wake or ())
             for child in self._children:
-                own.update(fd for fd in (*_pipes(child).values(), child.pidfd) if fd >= 0)
+                own.update(fd for fd in child.fds() if fd >= 0)
             return own
 
     def forget(self) -> None:
@@ -191,6 +201,7 @@ class Janitor:
 
     def _step(self, me: threading.Thread) -> bool:
         """One job, or one wait; whether this thread is still wanted."""
+        self._do_chores()
         with self._lock:
             if self._current is not me:
                 return False
@@ -207,6 +218,14 @@ class Janitor:
                 return False
             self._busy_since = self._running = None
         return True
+
+    def _do_chores(self) -> None:
+        with self._lock:
+            chores = list(self._chores)
+        for chore in chores:
+            if chore():
+                with self._lock:
+                    self._chores.remove(chore)
 
     def _serve(self) -> None:
         """Wait for something to drain or to reap, and do it, until what is waited for changes."""
@@ -271,6 +290,8 @@ class Janitor:
                     poller.register(child.pidfd, select.POLLIN)
                 else:
                     wait_seconds = min(wait_seconds, 0.2)
+        if self._chores:
+            wait_seconds = min(wait_seconds, CHORE_SECONDS)
         return wake, owners, wait_seconds
 
 

@@ -55,6 +55,14 @@ class Stranger:
         """It leads a session, in which this process is not."""
         return self._leads_group
 
+    @property
+    def supervisors(self) -> tuple[int, ...]:
+        """It may have one, which is not ours."""
+        return ()
+
+    def kill_supervised(self) -> None:
+        """Nobody could be told to."""
+
     def ended(self) -> int:
         """1: it has ended, and is not reaped; 0: it runs; -1: its number may be another's."""
         if not self._roll.all_over():

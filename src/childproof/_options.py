@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from childproof._cgroup import Cgroup
 
 Word = str | bytes | PathLike[str] | PathLike[bytes]
 Cmd = str | Sequence[Word]
@@ -45,3 +48,5 @@ class Options(TypedDict, total=False):
     new_session: bool
     start: Literal["auto", "clone", "vfork", "fork"]
     closing: Literal["auto", "close_range", "proc", "rlimit"]
+    die_with_parent: bool
+    contain: Literal["session", "cgroup", "pidns", "auto"] | Cgroup

@@ -19,7 +19,7 @@ from time import monotonic
 from childproof import _journal
 from childproof._errors import SpawnError
 from childproof._light import TYPE_CHECKING, NamedTuple
-from childproof._result import Examined, Holder, Outcome, ProcessInfo, Result
+from childproof._result import Contained, Examined, Holder, Outcome, ProcessInfo, Result
 from childproof._spawner import DIED, FAILED, STARTED
 from childproof._text import Masker, one_line, show_command
 
@@ -43,7 +43,8 @@ class Facts(NamedTuple):
         timed_out: the deadline came before the child's end.
         stuck_at: the step before the exec in which the deadline found it, or ``""``.
         outputs: the captured streams.
-        held, killed, survivors, autopsy: as in `Result`.
+        held, killed, survivors, autopsy, contained: as in `Result`.
+        refused: why it has no cgroup, without which it was not to be started.
 
     """
 
@@ -57,6 +58,8 @@ class Facts(NamedTuple):
     killed: tuple[ProcessInfo, ...]
     survivors: tuple[ProcessInfo, ...]
     autopsy: tuple[Examined, ...] = ()
+    contained: Contained | None = None
+    refused: OSError | None = None
 
 
 def _spawn_error(command: Command, number: int, name: str, stage: str, sentence: str) -> SpawnError:
@@ -126,8 +129,23 @@ def _deadline(command: Command, stuck_at: str, survivors: tuple[ProcessInfo, ...
     return _spawn_error(command, ETIMEDOUT, os.fsdecode(command.argv[0]), stage, sentence)
 
 
+def _no_cgroup(command: Command, why: OSError) -> SpawnError:
+    name, number = os.fsdecode(command.argv[0]), why.errno or 0
+    file = os.fsdecode(why.filename) if isinstance(why.filename, (str, bytes)) else name
+    shown = show_command((name,), Masker(command.secrets))
+    return _spawn_error(command, number, file, "cgroup", f"cannot start {shown}: cgroup: {why.strerror}: {file!r}")
+
+
+def _loss(child: Child) -> str:
+    if child.lost:
+        return f"was to come from its supervisor, pid {child.supervisor}, which died"
+    return "was taken by somebody else's wait"
+
+
 def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
     command, child = facts.command, facts.child
+    if facts.refused is not None:
+        return OTHER, Outcome.NOT_STARTED, _no_cgroup(command, facts.refused)
     if child is None or facts.timed_out:
         error = _deadline(command, facts.stuck_at, facts.survivors)
         if facts.stuck_at == "close_fds":  # a loop too long to finish is no fault of the program
@@ -139,10 +157,10 @@ def _verdict(facts: Facts) -> tuple[int, Outcome, SpawnError | None]:
     if child.state == DIED:
         return OTHER, Outcome.NOT_STARTED, _death(command, child)
     name = os.fsdecode(command.argv[0])
-    if not child.reaped:  # it was to be killed, but not by the deadline
+    if not child.reaped and not child.lost:  # it was to be killed, but not by the deadline
         sentence = f"pid {child.pid} ({name}) could not be killed: how it will end is not known"
         return OTHER, Outcome.UNKNOWN, _spawn_error(command, ETIMEDOUT, name, "run", sentence)
-    sentence = f"the status of pid {child.pid} ({name}) was taken by somebody else's wait, and is lost"
+    sentence = f"the status of pid {child.pid} ({name}) {_loss(child)}, and is lost"
     return OTHER, Outcome.STATUS_LOST, _spawn_error(command, ECHILD, name, "wait", sentence)
 
 
@@ -197,6 +215,7 @@ def make_result(facts: Facts) -> Result[Any]:
         duration=monotonic() - facts.began,
         usage=usage,
         spawned=spawned,
+        contained=facts.contained,
         truncated=truncated,
         held=facts.held,
         killed=facts.killed,

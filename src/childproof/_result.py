@@ -78,6 +78,20 @@ class Spawned(NamedTuple):
     exact: bool
 
 
+class Contained(NamedTuple):
+    """What held the processes of a command together.
+
+    Attributes:
+        kind: ``"session"``, ``"cgroup"`` or ``"pidns"``.
+        proven: at the end none was left, and that is certain, not only that none was found. `False`
+            where some live on, and for a session without ``die_with_parent``, always.
+
+    """
+
+    kind: str
+    proven: bool
+
+
 class ProcessInfo(NamedTuple):
     """A process as it was last seen.
 
@@ -172,6 +186,7 @@ class Result(_Triple["Text"]):
         usage: a `Usage`, `None` when the status was lost or nothing ran.
         spawned: how the child was made, a `Spawned`; `None` when nothing ran.
         truncated: output was dropped because of ``max_output``, or could not be read.
+        contained: what held its processes together, a `Contained`; `None` when nothing ran.
         held: the `Holder` objects that still had the output pipes open at the end.
         killed: a `ProcessInfo` for each process that was killed.
         survivors: a `ProcessInfo` for each process that should have died and did not.
@@ -187,6 +202,7 @@ class Result(_Triple["Text"]):
     duration: float
     usage: Usage | None
     spawned: Spawned | None
+    contained: Contained | None
     truncated: bool
     held: tuple[Holder, ...]
     killed: tuple[ProcessInfo, ...]

@@ -165,6 +165,11 @@ def run(cmd: Any, input: Any = None, timeout: float | None = None, **options: An
         closing: how the child closes what it must not inherit: ``"close_range"``, ``"proc"`` (what
             /proc/self/fd lists), ``"rlimit"`` (all numbers up to the limit); ``"auto"``: the first
             of them that works. If it fails the command is not started.
+        die_with_parent: when this process ends, even by SIGKILL, whatever the command has started ends
+            too, within a second. A supervisor, a small process of its own, stands between the two; it is
+            the parent of what the command leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that none of it
+            gets lost, and stays as long as something is left. Without this what a command has started
+            outlives a host that is killed. A start takes 1 to 2 ms longer.
 
     Returns:
         A `Result`: a tuple of code, out and err, with more attributes. The code is the exit status;

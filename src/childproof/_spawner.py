@@ -17,6 +17,7 @@ from childproof._command import MARK, Command
 from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._result import Spawned, Usage
 from childproof._stdio import NULL, PIPE, Stdio
+from childproof._supervise import NAMESPACES, SUPERVISOR
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,6 +27,7 @@ if _failed:
     raise ImportError(f"childproof could not register its fork handlers: {os.strerror(_failed)}")
 
 STDIN, STDOUT, STDERR, PIDFD = lib.CP_STDIN, lib.CP_STDOUT, lib.CP_STDERR, lib.CP_PIDFD
+CONTROL = lib.CP_CONTROL
 SPAWNING, STARTED, FAILED = lib.CP_SPAWNING, lib.CP_STARTED, lib.CP_FAILED
 DIED, DISOWNED = lib.CP_DIED, lib.CP_DISOWNED
 
@@ -34,6 +36,10 @@ STAGES = {
     lib.CP_STAGE_OPEN: "open",
     lib.CP_STAGE_PIPE: "pipe",
     lib.CP_STAGE_FORK: "fork",
+    lib.CP_STAGE_SUPERVISOR: "supervisor",
+    lib.CP_STAGE_UNSHARE: "unshare",
+    lib.CP_STAGE_IDMAP: "idmap",
+    lib.CP_STAGE_MOUNT: "mount",
     lib.CP_STAGE_SIGNALS: "signals",
     lib.CP_STAGE_SETSID: "setsid",
     lib.CP_STAGE_CGROUP: "cgroup",
@@ -174,6 +180,53 @@ def _add_attributes(request: Any, attributes: Attributes, keep: list[Any]) -> No
             setattr(request, f"{field}_count", len(values))
 
 
+def _row(request: Any, control: int, namespaces: bool) -> bytes:
+    """The numbers of `request` as the supervisor reads them."""
+    flags = request.flags
+    numbers = [control, os.getpid(), namespaces, request.argc, flags, request.closing, request.disabled]
+    numbers += [request.process_group, request.cwd_fd if flags & lib.CP_SET_CWD_FD else -1]
+    numbers += [request.cgroup_fd if flags & lib.CP_JOIN_CGROUP else -1, request.umask, request.nice]
+    numbers += [request.uid, request.gid, request.groups_count]
+    numbers += [request.groups[i] for i in range(request.groups_count)]
+    numbers.append(request.limits_count)
+    for i in range(request.limits_count):
+        limit = request.limits[i]
+        numbers += [limit.resource, limit.soft, limit.hard]
+    numbers.append(request.pass_fds_count)
+    numbers += [request.pass_fds[i] for i in range(request.pass_fds_count)]
+    return b" ".join([b"%d" % number for number in numbers])
+
+
+def _hand_to_supervisor(request: Any, command: Command, token: bytes | None, control: int, keep: list[Any]) -> None:
+    """Make `request`, which is for the command, one for the supervisor that will carry it out. It leaves
+    to the first exec only what cannot be done later: the pipes and files of 0, 1 and 2.
+    """
+    flags = request.flags
+    if flags & lib.CP_SET_CWD_FD and request.cwd_fd <= 2:  # what the supervisor has there is the command's stdio
+        flags &= ~lib.CP_SET_CWD_FD
+        keep.append(ffi.from_buffer(b"/proc/%d/fd/%d\0" % (os.getpid(), request.cwd_fd)))
+        request.flags, request.cwd = flags, keep[-1]
+    cwd = ffi.string(request.cwd) if request.cwd else b""
+    fds = {control, *(request.pass_fds[i] for i in range(request.pass_fds_count))}
+    if flags & lib.CP_SET_CWD_FD:
+        fds.add(request.cwd_fd)
+    if flags & lib.CP_JOIN_CGROUP:
+        fds.add(request.cgroup_fd)
+    head = SUPERVISOR, _row(request, control, command.supervise == NAMESPACES), cwd
+    strings = b"\0".join(head) + b"\0" + command.strings + SUPERVISOR + b"\0"
+    if token is not None:
+        strings += MARK + b"=" + token + b"\0"
+    keep.append(ffi.from_buffer(strings))
+    request.strings, request.strings_size = keep[-1], len(strings)
+    request.argc = len(head) + len(command.argv) + len(command.candidates)
+    request.candidates = 1
+    request.flags = flags & (lib.CP_NEW_SESSION | lib.CP_KEEP_FDS | lib.CP_KEEP_SIGNALS)
+    request.cwd = ffi.NULL
+    request.groups_count = request.limits_count = 0
+    keep.append(ffi.new("int[]", sorted(fds)))
+    request.pass_fds, request.pass_fds_count = keep[-1], len(fds)
+
+
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
@@ -309,6 +362,11 @@ class Child:
             _add_cwd(request, command.cwd, keep)
         if command.attributes is not NO_ATTRIBUTES:
             _add_attributes(request, command.attributes, keep)
+        if command.supervise:
+            c = self._c
+            if lib.cp_supervise(c, command.new_session or command.attributes.process_group == 0):
+                return False
+            _hand_to_supervisor(request, command, token, c.far[CONTROL], keep)
         return bool(lib.cp_spawn(self._c, request) == 0)
 
     def kill_suspended(self) -> None:
@@ -342,13 +400,49 @@ class Child:
 
     @property
     def reaped(self) -> bool:
-        """Nobody has to wait for it any more."""
+        """Nobody has to wait for it any more, nor for its supervisor."""
         return bool(self._c.reaped)
 
     @property
     def pidfd(self) -> int:
-        """Readable when the child has ended; -1 where the kernel gave none."""
-        return int(self._c.fd[PIDFD])
+        """Readable when the child has ended; -1 where the kernel gave none. Of a supervised child it is
+        also readable before, when `ended` says no: its supervisor has told something.
+        """
+        c = self._c
+        return int(c.fd[CONTROL if c.supervised and not c.released else PIDFD])
+
+    @property
+    def supervised(self) -> bool:
+        """A supervisor stands between this process and it."""
+        return bool(self._c.supervised)
+
+    @property
+    def supervisors(self) -> tuple[int, ...]:
+        """Those who are no part of its tree, but the parents of its orphans: its supervisor, and the init
+        of its pid namespace.
+        """
+        c = self._c
+        return tuple([pid for pid in (c.supervisor, c.init) if pid > 0]) if c.supervised and not c.reaped else ()
+
+    @property
+    def supervisor(self) -> int:
+        """The pid that its supervisor has or had, or 0."""
+        return int(self._c.supervisor)
+
+    @property
+    def lost(self) -> bool:
+        """Its supervisor has ended, and it may not have."""
+        return bool(self._c.lost)
+
+    @property
+    def empty(self) -> bool:
+        """Its supervisor has seen that nothing which descends from it is left."""
+        return bool(self._c.empty)
+
+    def kill_supervised(self) -> None:
+        """Have the supervisor, if there is one, kill the whole tree."""
+        if self._c.supervised:
+            lib.cp_kill_supervised(self._c)
 
     @property
     def leads_group(self) -> bool:

@@ -55,6 +55,16 @@ class Evidence(NamedTuple):
     service: int = 0
 
 
+class Keeper(Protocol):
+    """What the kernel keeps the tree in; a `childproof._cgroup.Group` is such."""
+
+    def pids(self) -> set[int]:
+        """Who is in it."""
+
+    def kill(self) -> None:
+        """SIGKILL for all of them at once."""
+
+
 class Root(Protocol):
     """What a tree grows from: a `childproof._spawner.Child`, or any other process."""
 
@@ -65,6 +75,13 @@ class Root(Protocol):
     @property
     def leads_group(self) -> bool:
         """Its session and its process group are its own, and belong to the tree."""
+
+    @property
+    def supervisors(self) -> tuple[int, ...]:
+        """Whose children are of the tree, though they are not."""
+
+    def kill_supervised(self) -> None:
+        """Have them kill the whole tree."""
 
     def ended(self) -> int:
         """1: it has ended, and keeps its number; 0: it runs; -1: its number may be another's."""
@@ -107,6 +124,7 @@ class Tree:
         evidence: Evidence,
         start: int | None = None,
         take_census: Callable[[], Census] = Census,
+        keeper: Keeper | None = None,
     ) -> None:
         """Nothing is looked for yet.
 
@@ -115,8 +133,10 @@ class Tree:
             evidence: what else tells a member.
             start: the root's, in ticks; without it the root is our child, and it is found out.
             take_census: gives the processes that there are now.
+            keeper: what the kernel keeps it in, if anything.
 
         """
+        self._keeper = keeper
         self._take_census = take_census
         self._shares = take_census is not Census
         self._root = root
@@ -146,9 +166,10 @@ class Tree:
     @property
     def loses_orphans(self) -> bool:
         """Whether a process that loses its parent before it was ever seen is not found: neither session
-        nor mark would tell.
+        nor mark would tell, nor would it become a supervisor's.
         """
-        return self._evidence.token is None and not self._root.leads_group
+        told = self._evidence.token is not None or self._root.leads_group
+        return not (told or self._root.supervisors or self._keeper is not None)
 
     @property
     def pipes(self) -> dict[str, str]:
@@ -168,7 +189,8 @@ class Tree:
         strangers = census.strangers(self._floor)
         if not pinned:  # then its session is no session that tells
             strangers = strangers + [p for p in census.led_by(self._root.pid) if p.alive and p.start >= self._floor]
-        strangers = [process for process in strangers if process.pid not in inside]
+        spared = self._root.supervisors
+        strangers = [process for process in strangers if process.pid not in inside and process.pid not in spared]
         if self._evidence.pipes:
             family.grow(inside, [process for process in strangers if self._holds_pipe(process, census)], self._floor)
         self._known.update((process.key, process) for process in inside.values())
@@ -202,7 +224,12 @@ class Tree:
                 told.append(census.processes[pid])
             if self._root.leads_group:
                 told += census.led_by(pid)
-        return told
+        supervisors = self._root.supervisors
+        for supervisor in supervisors:
+            told += census.family.children(supervisor)
+        if self._keeper is not None:
+            told += [census.processes[pid] for pid in self._keeper.pids() if pid in census.processes]
+        return [process for process in told if process.pid not in supervisors]
 
     def _holds_pipe(self, process: Process, census: Census) -> bool:
         if not process.alive:
@@ -266,7 +293,14 @@ class Tree:
         """SIGKILL for the root and its group, found without /proc; whether the root still runs."""
         self._root.signal_group(signal.SIGKILL)
         self._root.signal(signal.SIGKILL)
+        self.strike_from_within()
         return self.root_runs()
+
+    def strike_from_within(self) -> None:
+        """SIGKILL for all by those who see who belongs even without /proc: a supervisor, the kernel."""
+        self._root.kill_supervised()
+        if self._keeper is not None:
+            self._keeper.kill()
 
     def root_info(self) -> ProcessInfo:
         """The root, as far as it can be seen."""
@@ -384,6 +418,7 @@ class Killing:
         for process in new:
             self._killed[process.key] = process
             _journal.killed(self._tree.info(process), self._tree.secrets)
+        self._tree.strike_from_within()
         if now >= self._give_up_at:
             return self._give_up(now)
         self._gap = 0.002 if new else min(2 * self._gap, 0.02)
