@@ -224,8 +224,8 @@ int cp_settle_command(struct cp_child *child, int dead)
     if (!child->relayed && (cp_settle_own(child, dead) == CP_SPAWNING || !relay(child)))
         return child->state;
     hear(child);
-    if (child->state == CP_SPAWNING && (child->lost || dead))
-        child->state = CP_DIED; /* the supervisor has, on the way */
+    if (child->state == CP_SPAWNING && (child->lost || dead)) /* the supervisor died on the way */
+        child->state = child->spawned ? CP_STARTED : CP_DIED; /* it may have exec'ed, or not */
     return child->state;
 }
 
@@ -300,7 +300,7 @@ int cp_reap_command(struct cp_child *child)
     own.status_known = 0;
     if (cp_reap_own(&own)) {
         child->reaped = 1;
-        child->empty = child->ended && own.status_known && own.exited && own.status == 0;
+        child->empty = (child->ended || child->init) && own.status_known && own.exited && own.status == 0;
         if (child->state == CP_DIED && !child->status_known) {
             child->status_known = own.status_known;
             child->exited = own.exited;

@@ -30,7 +30,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 if _cgroup.is_possible():
     OPTIONS["cgroup"] = {"contain": "cgroup"}
-"""What changes who is between this process and the command."""
+"""What changes who is between this process and the command. Not a pid namespace, in which the numbers that
+commands print are others than here: it has its own tests.
+"""
 
 
 def force(monkeypatch: pytest.MonkeyPatch, **values: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import resource
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from childproof import Contained, Outcome, _cgroup, _procfs, _spawner
 from childproof._command import make_command
 from childproof._janitor import janitor
 from conftest import SLACK_SECONDS, children, is_alive, program, stop, wait_until
+from test_hostile import STUBBORN
 
 
 class Sleepers:
@@ -418,12 +421,19 @@ needs_cgroup = pytest.mark.skipif(
     reason="no writable cgroup2: run the tests as root, or by systemd-run --user --scope -p Delegate=yes",
 )
 
+HAS_PIDNS = childproof.run(["true"], contain="pidns").ok
+
+needs_pidns = pytest.mark.skipif(
+    not HAS_PIDNS, reason="no pid namespace may be made: run the tests as root, or allow user.max_user_namespaces"
+)
+
 COMPLETE = {
     "die_with_parent": pytest.param({"die_with_parent": True}, "session", id="die_with_parent"),
     "cgroup": pytest.param({"contain": "cgroup"}, "cgroup", id="cgroup", marks=needs_cgroup),
     "both": pytest.param(
         {"contain": "cgroup", "die_with_parent": True}, "cgroup", id="cgroup, die_with_parent", marks=needs_cgroup
     ),
+    "pidns": pytest.param({"contain": "pidns"}, "pidns", id="pidns", marks=needs_pidns),
 }
 
 HIDDEN_DAEMON = "(setsid sh -c '(env -i {sleep} </dev/null >/dev/null 2>&1 &)' </dev/null >/dev/null 2>&1)"
@@ -709,6 +719,133 @@ def test_what_dead_hosts_have_left_is_removed(monkeypatch: pytest.MonkeyPatch) -
         for path in (dead, living):
             if path.exists():
                 path.rmdir()
+
+
+# ---- pidns ----
+
+
+@needs_pidns
+def test_a_pid_namespace_of_its_own() -> None:
+    """The command sees itself, its init and nobody else; `pid` is what this process sees."""
+    result = childproof.run("echo $$; ls -d /proc/[0-9]*; exit 3", contain="pidns")
+    inside = result.out.split("\n")
+    assert (result.code, inside[:2]) == (3, ["2", "/proc/1"])
+    assert len(inside) <= 4
+    assert result.contained == Contained("pidns", proven=True)
+    with childproof.start(["sleep", "600"], contain="pidns") as child:
+        assert _procfs.command_line(child.pid) == "sleep 600"
+        result = child.kill_tree()
+    assert (result.code, [info.pid for info in result.killed]) == (-9, [result.pid])
+    assert result.usage is not None
+
+
+@needs_pidns
+@pytest.mark.parametrize("command", STUBBORN.values(), ids=STUBBORN.keys())
+def test_stubborn_commands_in_a_pid_namespace(command: str) -> None:
+    """They die at the deadline as without, and that nobody is left is proven."""
+    began = time.monotonic()
+    result = childproof.run(command, timeout=1, contain="pidns")
+    assert time.monotonic() - began < 2 + SLACK_SECONDS
+    assert (result.code, result.out, result.survivors) == (124, "hi", ())
+    assert result.contained == Contained("pidns", proven=True)
+
+
+@needs_pidns
+def test_failures_in_a_pid_namespace() -> None:
+    """Are told as without."""
+    result = childproof.run(["no-such-program-anywhere"], contain="pidns")
+    assert (result.code, result.outcome) == (127, Outcome.NOT_STARTED)
+    result = childproof.run(["true"], contain="pidns", cwd="/nonexistent")
+    assert result.error is not None
+    assert (result.code, result.error.stage) == (125, "chdir")
+
+
+@needs_pidns
+def test_a_pid_namespace_dies_with_the_host(sleepers: Sleepers, start_host: Start) -> None:
+    """Its init does, and everybody with it."""
+    host = start_host("childproof.run(sys.argv[1], **options)", family(sleepers.sleep) + "wait", contain="pidns")
+    assert sleepers.come(FAMILY)
+    kill_host(host)
+    assert wait_until(sleepers.gone, 1 + SLACK_SECONDS)
+
+
+@needs_pidns
+def test_leftovers_in_a_pid_namespace(sleepers: Sleepers) -> None:
+    """They live on, and so does their init, until they have ended."""
+    result = childproof.run(f"setsid {sleepers.sleep} </dev/null >/dev/null 2>&1 &", contain="pidns")
+    assert (result.code, result.contained) == (0, Contained("pidns", proven=False))
+    assert sleepers.come(1)
+    stop(sleepers.pids()[0])
+    assert wait_until(lambda: not supervisors())
+
+
+@needs_pidns
+def test_the_death_of_the_init_is_everybodys(sleepers: Sleepers) -> None:
+    """Killed from outside it takes all along; the command's status is lost, and that nobody is left is proven."""
+    with childproof.start(family(sleepers.sleep) + "wait", contain="pidns") as child:
+        assert sleepers.come(FAMILY)
+        (supervisor,) = supervisors()
+        (init,) = [process.pid for process in _procfs.table().values() if process.ppid == supervisor]
+        os.kill(init, signal.SIGKILL)
+        result = child.result(60)
+    assert (result.code, result.outcome) == (125, Outcome.STATUS_LOST)
+    assert result.contained == Contained("pidns", proven=True)
+    assert sleepers.gone()
+
+
+@pytest.mark.parametrize("option", [{"user": 0}, {"group": 0}, {"extra_groups": []}])
+def test_ids_are_excluded(option: dict[str, Any]) -> None:
+    """Its user namespace has one user, whoever makes it."""
+    with pytest.raises(ValueError, match="excludes user"):
+        childproof.run("true", contain="pidns", **option)
+
+
+AS_NOBODY = """
+import json, os
+import childproof
+for words in ["true"], ["/nonexistent"]:
+    childproof.run(words, contain="pidns", timeout=600)  # who may not import as another user
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+result = childproof.run("id -u; id -g; echo $$; ls -d /proc/[0-9]*", contain="pidns")
+error = result.error
+print(json.dumps([result.code, result.out.split(), error and [error.stage, error.strerror, str(error)]]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_pid_namespace_of_an_unprivileged_host() -> None:
+    """In a user namespace where the kernel allows it, with the same ids; else one error that names the step."""
+    done = subprocess.run([sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, timeout=60)
+    code, out, error = json.loads(done.stdout)
+    if error is None:
+        assert (code, out[:4]) == (0, ["65534", "65534", "2", "/proc/1"])
+    else:
+        assert code == 125
+        assert error[0] in ("unshare", "idmap", "mount")
+        assert error[0] in error[2]
+
+
+FILTERED = """
+import errno, json, sys
+import childproof
+import pyseccomp
+childproof.run(["true"], contain="pidns")
+filter = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+filter.add_rule(pyseccomp.ERRNO(errno.EPERM), sys.argv[1])
+filter.load()
+result = childproof.run(["true"], contain="pidns")
+print(json.dumps([result.code, result.outcome.name, result.error.stage, result.error.errno, result.contained]))
+"""
+
+
+@pytest.mark.parametrize("call", ["unshare", "mount"])
+def test_a_namespace_that_is_refused(call: str) -> None:
+    """As containers do: the command is not started, and the error names the step."""
+    pytest.importorskip("pyseccomp")
+    if call == "mount" and not HAS_PIDNS:
+        pytest.skip("the step before it is refused already")
+    done = subprocess.run([sys.executable, "-c", FILTERED, call], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout) == [125, "NOT_STARTED", call, errno.EPERM, None], done
 
 
 WRONG: dict[str, tuple[Any, type[Exception]]] = {

@@ -125,7 +125,7 @@ def test_too_few_descriptors(no_holes: int) -> None:
         if result.outcome is Outcome.NOT_STARTED:
             assert result.code == 125
             assert result.error is not None
-            assert result.error.stage in ("pipe", "fork", "open", "dup", "close_fds", "supervisor")
+            assert result.error.stage in ("pipe", "fork", "open", "dup", "close_fds", "supervisor", "cgroup")
             assert "Too many open files" in str(result.error)
     assert outcomes == sorted(outcomes, key=lambda outcome: outcome is Outcome.EXITED)
     assert outcomes[0] is Outcome.NOT_STARTED

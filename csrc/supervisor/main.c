@@ -162,7 +162,7 @@ static int open_signals(void)
 
 /* ---- starting the command ---- */
 
-static void start_command(struct watch *watch)
+void cp_start_command(struct watch *watch)
 {
     struct cp_child *command = &watch->command;
     cp_child_init(command);
@@ -224,9 +224,15 @@ static int shorter(int a, int b)
     return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
-static void wait_for_news(struct watch *watch, int milliseconds)
+void cp_take_signals(const struct watch *watch)
 {
     struct signalfd_siginfo ignored;
+    while (read(watch->signals, &ignored, sizeof ignored) > 0)
+        ;
+}
+
+static void wait_for_news(struct watch *watch, int milliseconds)
+{
     struct pollfd wanted[4] = {
         {watch->host_gone ? -1 : watch->control, POLLIN, 0},
         {watch->host_gone ? -1 : watch->host, POLLIN, 0},
@@ -234,8 +240,7 @@ static void wait_for_news(struct watch *watch, int milliseconds)
         {watch->command.fd[CP_REPORT], POLLIN, 0},
     };
     poll(wanted, 4, milliseconds);
-    while (read(watch->signals, &ignored, sizeof ignored) > 0)
-        ;
+    cp_take_signals(watch);
     if (wanted[0].revents)
         obey(watch);
     if (wanted[1].revents)
@@ -282,7 +287,11 @@ int main(int argc, char **argv)
         cp_tell_failed(&watch, CP_STAGE_SUPERVISOR, errno);
         return CP_BAD_REQUEST;
     }
-    start_command(&watch);
+    if (watch.namespaces) {
+        cp_run_in_namespaces(&watch);
+        return 0;
+    }
+    cp_start_command(&watch);
     cp_watch(&watch);
     return 0;
 }

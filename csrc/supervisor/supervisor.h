@@ -32,9 +32,12 @@ struct watch {
 
 /* ---- main.c ---- */
 
+void cp_start_command(struct watch *watch);
 /* Until nobody is left. */
 void cp_watch(struct watch *watch);
 void cp_command_ended(struct watch *watch, const siginfo_t *info, const struct rusage *usage);
+/* They only wake. */
+void cp_take_signals(const struct watch *watch);
 /* Close all but `kept`, and be nowhere. */
 void cp_let_go(const int *kept, int count);
 
@@ -46,6 +49,11 @@ void cp_tell_stage(struct watch *watch, int stage);
 void cp_tell_settled(struct watch *watch);
 void cp_tell_failed(struct watch *watch, int stage, int error);
 void cp_tell_ended(struct watch *watch, const siginfo_t *info, const struct rusage *usage);
+
+/* ---- pidns.c ---- */
+
+/* Start the command in a pid namespace; returns when nobody is left in it. */
+void cp_run_in_namespaces(struct watch *watch);
 
 /* ---- sweep.c ---- */
 

@@ -338,7 +338,7 @@ class Exchange:
         streams.stop_feeding()
         if self.state in (State.GRACE, State.CLEARING, State.AUTOPSY):
             return
-        if self._command.supervise and self._child.lost:  # who knows what its command does now
+        if self._command.supervise and self._child.lost and state != FAILED:  # who knows what its command does now
             self._clear(now)
             self._schedule()
             return
@@ -551,7 +551,9 @@ class Exchange:
         if self._group is not None:
             killed = self._killing is not None and not self._killing.survivors
             return Contained("cgroup", self._group.becomes_empty() if killed else self._group.is_empty())
-        return Contained("session", child.empty) if child.supervised else _IN_SESSION
+        if not child.supervised:
+            return _IN_SESSION
+        return Contained("pidns" if self._command.contain == "pidns" else "session", child.empty)
 
     def _release(self) -> None:
         """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
