@@ -23,7 +23,8 @@ import childproof
 from childproof import Contained, Outcome, _cgroup, _procfs, _spawner
 from childproof._command import make_command
 from childproof._janitor import janitor
-from conftest import SLACK_SECONDS, children, is_alive, program, stop, wait_until
+from childproof.pytest_plugin import children
+from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from test_hostile import STUBBORN
 
 

@@ -170,6 +170,14 @@ def run(cmd: Any, input: Any = None, timeout: float | None = None, **options: An
             the parent of what the command leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that none of it
             gets lost, and stays as long as something is left. Without this what a command has started
             outlives a host that is killed. A start takes 1 to 2 ms longer.
+        contain: what holds the processes of the command together, so that they can be ended as one:
+            ``"session"``: as far as they can be found; ``"cgroup"``: a cgroup of version 2 made below
+            this process's own, which nobody leaves who may not write to another; a
+            `childproof.Cgroup`: with limits, or elsewhere; ``"auto"``: a cgroup where one can be had,
+            else the session; ``"pidns"``: a pid namespace, in which the command sees nobody else, and
+            which implies `die_with_parent`. It excludes `user`, `group` and `extra_groups`. What can't
+            be had is reported as a start that failed. `Result.contained` says whether it is proven
+            that nobody is left.
 
     Returns:
         A `Result`: a tuple of code, out and err, with more attributes. The code is the exit status;
