@@ -26,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -125,6 +126,11 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #define read(...) CPF_LIBC(ssize_t, "read", -1, read(__VA_ARGS__))
 #define write(...) CPF_LIBC(ssize_t, "write", -1, write(__VA_ARGS__))
 #define poll(...) CPF_LIBC(int, "poll", -1, poll(__VA_ARGS__))
+#define socketpair(...) CPF_LIBC(int, "socketpair", -1, socketpair(__VA_ARGS__))
+#define setsockopt(...) CPF_LIBC(int, "setsockopt", -1, setsockopt(__VA_ARGS__))
+#define send(...) CPF_LIBC(ssize_t, "sendto", -1, send(__VA_ARGS__))
+#define recv(...) CPF_LIBC(ssize_t, "recvfrom", -1, recv(__VA_ARGS__))
+#define recvmsg(...) CPF_LIBC(ssize_t, "recvmsg", -1, recvmsg(__VA_ARGS__))
 #define kill(...) CPF_LIBC(int, "kill", -1, kill(__VA_ARGS__))
 #define waitid(...) CPF_LIBC(int, "waitid", -1, waitid(__VA_ARGS__))
 #define getrusage(...) CPF_LIBC(int, "getrusage", -1, getrusage(__VA_ARGS__))
