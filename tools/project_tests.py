@@ -53,7 +53,7 @@ PROJECTS = (
     Project(
         "plumbum",
         "2.0.2",
-        ("pytest-asyncio", "pytest-cov", "pytest-mock", "pytest-timeout", "psutil", "paramiko"),
+        ("pytest<9", "pytest-asyncio", "pytest-cov", "pytest-mock", "pytest-timeout", "psutil", "paramiko"),
         ("tests",),
         ("-p", "no:cacheprovider"),
     ),
