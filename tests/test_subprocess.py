@@ -139,6 +139,15 @@ def test_the_child_gets_what_is_asked_for(tmp_path: Path) -> None:
     os.close(read)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_the_child_becomes_who_is_asked_for() -> None:
+    """By number and by name; and the error of a failure is the stdlib's."""
+    command = ["sh", "-c", "id -u; id -g; id -G"]
+    options: dict[str, Any] = {"user": 65534, "group": "nogroup", "extra_groups": []}
+    for module in (subprocess, stdlib):
+        assert module.check_output(command, text=True, **options).split() == ["65534"] * 3
+
+
 @pytest.mark.usefixtures("every_way")
 def test_the_child_gets_no_other_descriptor() -> None:
     """Those that are inheritable neither, with the default of close_fds; and with False they do."""
@@ -290,6 +299,47 @@ def test_wait_poll_and_signals() -> None:
         assert process.wait() == process.poll() == -signal.SIGTERM
         process.kill()  # nobody is signalled
     assert repr(process) == "<Popen: returncode: -15 args: ['sleep', '600']>"
+
+
+def test_kill_tree_kills_what_the_child_has_started() -> None:
+    """Not only the child, and whoever holds its pipes too, in a session of its own."""
+    command = "setsid sleep 600 & echo $!; sleep 600 >/dev/null & echo $!; wait"
+    with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill_tree()
+        assert process.returncode == -signal.SIGKILL
+        assert not any(map(is_alive, pids))
+        process.kill_tree()  # there is nobody any more
+
+
+def test_a_forked_copy_neither_kills_nor_reaps_the_child() -> None:
+    """It is the parent's."""
+    with subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE) as process:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                process.kill()
+                process.kill_tree()
+                warnings.simplefilter("ignore")
+                process.wait()
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert process.poll() is None
+        process.kill()
+
+
+def test_an_interrupt_ends_a_run() -> None:
+    """As with the stdlib: the child is killed, and KeyboardInterrupt comes out."""
+    code = (
+        "import os, signal, threading\nfrom childproof import _procfs, subprocess\n"
+        "threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+        "try: subprocess.run(['sleep', '600'], stdout=-1)\n"
+        "except KeyboardInterrupt: print([p.name for p in _procfs.table().values() if p.ppid == os.getpid()])\n"
+    )
+    done = childproof.run([sys.executable, "-c", code], timeout=60)
+    assert (done.code, done.out) == (0, "[]"), done.err
 
 
 def test_many_threads_may_wait_for_one_child() -> None:
