@@ -38,6 +38,9 @@ STATUS_LOST = 125
 CLEARING_SECONDS = 0.6
 """How long the killing of a tree may take."""
 
+REAPING_SECONDS = 0.1
+"""How long a child that was killed is waited for."""
+
 SMALL_INPUT = 16384
 """What certainly fits into an empty pipe, in bytes or characters: writing it does not block."""
 
@@ -354,9 +357,16 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         while (again := killing.step(monotonic())) is not None:
             poller.poll(ceil(max(again - monotonic(), 0) * 1000))
         child.signal(signal.SIGKILL)  # where nobody could be seen
-        if not start.reap_soon(child, 0.1):
+        if not start.reap_soon(child, REAPING_SECONDS):
             self._abandoned = True
         self._reap()
+
+    def _reap_killed(self) -> None:
+        """Reap a child that has been killed, if it ends at once: what is raised must not wait."""
+        if self._child is not None and self.returncode is None:
+            with self._waitpid_lock:
+                start.reap_soon(self._child, REAPING_SECONDS)
+                self._reap()
 
 
 Popen.__init__.__wrapped__ = _Base.__init__  # type: ignore[attr-defined]  # where `inspect.signature` finds the parameters

@@ -32,9 +32,17 @@ def _begin(module: ModuleType, args: tuple[Any, ...], options: dict[str, Any], t
         limit.take()
 
 
+def _kill(process: Any) -> None:
+    """Something was raised meanwhile, as by Ctrl-C: the child dies, and is no zombie afterwards."""
+    process.kill()
+    reap = getattr(process, "_reap_killed", None)  # a fake, or another's class, has none
+    if reap is not None:
+        reap()
+
+
 def _end(process: Any) -> None:
     """The deadline has passed: whatever the child has started must not go on, nor hold us up."""
-    kill_tree = getattr(process, "kill_tree", None)  # a fake, or another's class, has none
+    kill_tree = getattr(process, "kill_tree", None)  # as above
     if kill_tree is not None:
         kill_tree()
     process.kill()
@@ -68,7 +76,7 @@ def make_run(module: ModuleType) -> Callable[..., Any]:
                 _end(process)
                 raise
             except:
-                process.kill()  # it is reaped by __exit__
+                _kill(process)
                 raise
             returncode = process.poll()
             if check and returncode:
@@ -92,7 +100,7 @@ def make_call(module: ModuleType) -> Callable[..., Any]:
                 _end(process)
                 raise
             except:
-                process.kill()  # it is reaped by __exit__
+                _kill(process)
                 raise
 
     return call
