@@ -80,6 +80,7 @@ PROJECTS = (
             "hypothesis",
             "blockbuster",
             "exceptiongroup",
+            "uvloop",
         ),
         ("tests/test_subprocesses.py",),
     ),
