@@ -110,6 +110,8 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         words, executable = start.words_of(asked)
         start.audit(executable, words, asked)
         command, mark = start.make_start(asked, words, executable)
+        if self._until != inf:
+            command = start.for_deadline(command)
         child = self._child = Child()
         try:
             if child.spawn(command, mark):

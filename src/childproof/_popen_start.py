@@ -187,7 +187,8 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
     """
     argv = tuple([_word(word) for word in words])
     environment = inherited_environment() if asked.env is None else _given_environment(asked.env)
-    candidates = _candidates(_word(executable), asked.env, environment)
+    program = argv[0] if executable is words[0] else _word(executable)
+    candidates = _candidates(program, asked.env, environment)
     strings = b"\0".join((*argv, *candidates, b""))
     if strings.count(b"\0") != len(argv) + len(candidates):
         raise ValueError("embedded null byte")
@@ -199,9 +200,12 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
     start = "auto" if _may_share_memory() else "fork"
     if attributes is not NO_ATTRIBUTES or asked.start_new_session or start != "auto":
         command = command._replace(new_session=bool(asked.start_new_session), attributes=attributes, start=start)
-    if spawn_suspends(command):
-        command = command._replace(start="fork")  # no deadline reaches a thread that is suspended
     return command, environment.mark
+
+
+def for_deadline(command: Command) -> Command:
+    """`command`, started so that a deadline holds: none reaches a thread that is suspended."""
+    return command._replace(start="fork") if spawn_suspends(command) else command
 
 
 def await_exec(child: Child, until: float) -> bool:
