@@ -187,7 +187,7 @@ def make_start(asked: Asked, words: list[Any], executable: Any) -> tuple[Command
     """
     argv = tuple([_word(word) for word in words])
     environment = inherited_environment() if asked.env is None else _given_environment(asked.env)
-    program = argv[0] if executable is words[0] else _word(executable)
+    program = argv[0] if argv and executable is words[0] else _word(executable)
     candidates = _candidates(program, asked.env, environment)
     strings = b"\0".join((*argv, *candidates, b""))
     if strings.count(b"\0") != len(argv) + len(candidates):
