@@ -71,7 +71,8 @@ class Budget:
             self._free = inf
             return
         try:
-            others = len(os.listdir("/proc/self/fd")) - running * RUNNING_FDS
+            below = sum(int(name) < soft for name in os.listdir("/proc/self/fd"))
+            others = below - running * RUNNING_FDS
         except OSError:
             others = GUESSED_FDS
         self._free = soft - max(others, 0)

@@ -236,7 +236,9 @@ def _drive(scheduler: Scheduler, plan: Plan, bar: Bar, show: Any) -> int:
             scheduler.collect(collector)
         if collector.over and scheduler.running:
             scheduler.stop()
+        gave = False
         for result in collector.give():
+            gave = True
             show(result, out, errors, bar.erase)
             code = code if result.ok else SOME_FAILED
         over = scheduler.idle and not (scheduler.finished and not collector.over)
@@ -247,7 +249,7 @@ def _drive(scheduler: Scheduler, plan: Plan, bar: Bar, show: Any) -> int:
             return code
         if not over:
             bar.draw(scheduler.running, errors)
-        if over or not scheduler.finished or collector.over or len(out) + len(errors) >= MOST_WAITING_BYTES:
+        if over or not (gave or scheduler.finished) or collector.over or len(out) + len(errors) >= MOST_WAITING_BYTES:
             scheduler.wait(bar.wait_seconds)
 
 

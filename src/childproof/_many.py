@@ -158,10 +158,13 @@ def _drive(cmds: Iterable[Any], plan: Plan) -> Generator[Result[Any], None, None
             scheduler.collect(collector)
             if collector.over:
                 scheduler.close()  # what runs is dead before the failure is told
-            yield from collector.give()
+            gave = False
+            for result in collector.give():
+                gave = True
+                yield result
             if collector.over or scheduler.idle:
                 return
-            if not scheduler.finished:
+            if not (gave or scheduler.finished):  # else there may be room for more now
                 scheduler.wait()
     finally:
         scheduler.close()

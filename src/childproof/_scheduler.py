@@ -303,8 +303,12 @@ class Scheduler:
 
     def collect(self, collector: Collector) -> None:
         """Start what may be started, and give `collector` what is over."""
-        if not collector.full:
+        self._hand_over(collector)
+        if not (collector.over or collector.full):
             self.fill()
+            self._hand_over(collector)
+
+    def _hand_over(self, collector: Collector) -> None:
         while self.finished and not collector.over:
             job, result = self.finished.popleft()
             collector.take(result, job.command.check, self.started, self.running)

@@ -102,11 +102,13 @@ async def _drive(cmds: Iterable[Any], plan: Plan) -> AsyncGenerator[Result[Any],
             scheduler.collect(collector)
             if collector.over:
                 await finish(scheduler)  # what runs is dead before the failure is told
+            gave = False
             for result in collector.give():
+                gave = True
                 yield result
             if collector.over or scheduler.idle:
                 return
-            if not scheduler.finished:
+            if not (gave or scheduler.finished):  # else there may be room for more now
                 await turn(scheduler)
     finally:
         await finish(scheduler)
