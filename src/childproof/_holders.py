@@ -23,7 +23,13 @@ SLICE_SECONDS = 0.01
 
 def pipe_links(fds: dict[str, int]) -> dict[str, str]:
     """Link text as ``pipe:[123]`` to name, for descriptors of ours by name."""
-    return {f"pipe:[{os.fstat(fd).st_ino}]": name for name, fd in fds.items()}
+    links = {}
+    for name, fd in fds.items():
+        try:
+            links[f"pipe:[{os.fstat(fd).st_ino}]"] = name
+        except OSError:  # the host has closed it: then nobody is found by it
+            continue
+    return links
 
 
 def ask_names(pids: Iterable[int]) -> Job:
