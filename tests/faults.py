@@ -27,6 +27,8 @@ FOR_EVER = 1_000_000
 MOST_AGAIN = 20
 """How often a call is interrupted or not ready: it is tried again, so for ever would be for ever."""
 
+TRIED_AGAIN = {"read", "write", "poll"}
+
 CLOSE_ERRORS = (0, errno.EIO, errno.EINTR)
 
 
@@ -204,7 +206,7 @@ class Matrix:
     def call(self, scenario: Scenario, good: Answer, origin: int, call: int, most: int, full: bool) -> None:
         """All points of one call."""
         for error in errors(call):
-            for times in (1, MOST_AGAIN if error in (errno.EINTR, errno.EAGAIN) and origin == 2 else FOR_EVER):
+            for times in (1, MOST_AGAIN if error in (errno.EINTR, errno.EAGAIN) and self.names[call] in TRIED_AGAIN else FOR_EVER):
                 for close in CLOSE_ERRORS if full else (0,):
                     nth = 1
                     while nth <= most and self.point(scenario, good, origin, call, nth, times, error, close):

@@ -1,6 +1,7 @@
 """What must be after a run as it was before, for programs that try thousands of points.
 
-They run in a PID namespace of their own, so that whoever is there is theirs: `NAMESPACE`.
+They run in a PID namespace of their own (namespace_run.py), where whoever is there is theirs, and what
+is left behind by a point is killed. Anywhere else this can't even be imported.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+if os.environ.get("CHILDPROOF_OUTER_NAMESPACE", "") in ("", os.readlink("/proc/self/ns/pid")):
+    raise ImportError("this kills every process that it sees: it must be started by namespace_run.py")
+
 import childproof
 from childproof._janitor import janitor
-
-NAMESPACE = [
-    "unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL",
-    "sh", "-c", '"$@"; exit $?', "sh",
-]  # fmt: skip
-"""What a command is put behind to have one. The shell, as its first process, reaps orphans."""
 
 
 def warm_up() -> None:
@@ -50,7 +48,7 @@ def signals() -> list[str]:
 
 
 def processes() -> set[int]:
-    """Everybody but the ancestors of this process, the dead and unreaped among them."""
+    """Everybody in the namespace but the ancestors of this process, the dead and unreaped among them."""
     found, outer = {}, {os.getpid()}
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import variants
 from conftest import SLACK_SECONDS
-from invariants import NAMESPACE
+from namespace_run import NAMESPACE
 
 if os.geteuid():
     pytest.skip("a PID namespace needs root", allow_module_level=True)

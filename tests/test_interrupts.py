@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from invariants import NAMESPACE
+from namespace_run import NAMESPACE
 
 if os.geteuid():
     pytest.skip("a PID namespace needs root", allow_module_level=True)

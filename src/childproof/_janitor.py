@@ -187,13 +187,12 @@ class Janitor:
 
     def _loop(self) -> None:
         me = threading.current_thread()
-        with self._lock:
-            if self._wake is None:
-                # Made here: an interrupt, which is the main thread's, can't come between.
-                with suppress(OSError):
-                    self._wake = _wake_pipe()
         while True:
             try:
+                if self._wake is None:
+                    # Made here: an interrupt, which is the main thread's, can't come between.
+                    with self._lock, suppress(OSError):
+                        self._wake = _wake_pipe()
                 if not self._step(me):
                     return
             except MemoryError:  # others may free some; what waits here must not wait for ever
