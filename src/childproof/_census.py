@@ -64,8 +64,8 @@ class Family:
                     line.append(child)  # and so it is a parent of this loop
 
     def children(self, pid: int) -> list[Process]:
-        """Those of `pid`, which must not have been reaped."""
-        return self._children.get(pid, [])
+        """Those of `pid`, which must not have been reaped. Nobody's parent is 0, or init."""
+        return self._children.get(pid, []) if pid > 1 else []
 
     def in_order(self, inside: dict[int, Process]) -> list[Process]:
         """`inside`, parents before their children."""
@@ -110,7 +110,11 @@ class Census:
         return process if process is not None and process.start == key[1] else None
 
     def led_by(self, pid: int) -> list[Process]:
-        """Who is in the session or in the process group of that number."""
+        """Who is in the session or in the process group of that number. Nobody is in that of 0: so those read
+        whose leader is in an outer pid namespace, as of whatever was put into a container from outside.
+        """
+        if pid <= 0:
+            return []
         if self._sessions is None:
             self._sessions = {}
             for process in self.processes.values():

@@ -203,6 +203,8 @@ class Tree:
         """Whether the root's number is nobody else's: it has not been reaped, or somebody whom we know
         is in its session, and as long as one is the kernel gives its number to nobody.
         """
+        if self._root.pid <= 0:
+            return False
         if self._root.ended() >= 0:
             return True
         return self._root.leads_group and any(
