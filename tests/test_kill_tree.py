@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -293,6 +294,35 @@ def test_a_thousand_are_killed_in_some_passes(start: Any, monkeypatch: pytest.Mo
     assert len(killed) == count + 1
     assert not survivors
     assert len(passes) <= 30
+
+
+class Unborn:
+    """A root that has no number: no child was made, or it is a copy's."""
+
+    pid = 0
+    leads_group = True
+    supervisors = (0, 1)
+
+    def kill_supervised(self) -> None:
+        """Nobody is."""
+
+    def ended(self) -> int:
+        """As of one that runs, which is the worst that could be said."""
+        return 0
+
+    def signal(self, number: int) -> int:
+        """Nobody has it."""
+        return errno.ESRCH
+
+    signal_group = signal
+
+
+def test_nobody_is_in_the_session_of_a_root_without_a_number() -> None:
+    """0 is what the session of a process reads as that was put into a container from outside, and 1 is the
+    parent of every orphan: neither is evidence. Only looked, nobody is signalled.
+    """
+    tree = _tree.Tree(Unborn(), _tree.Evidence(0.0, None, {}, ()), 0)
+    assert tree.members() == []
 
 
 def test_from_several_threads(start: Any) -> None:
