@@ -336,6 +336,8 @@ def test_verdicts_follow_the_rules() -> None:
         "late": Cell(code=7, out="hello\n", seconds=cases.LATE_SECONDS + 0.1),
     }
     assert {words: cases.judge(EXITS, cell).words[0] for words, cell in judged.items()} == {w: w for w in judged}
+    much = Case("much", "", Task(("x",), output_bytes=9), ends=0)
+    assert cases.judge(much, Cell(timed_out=True, seconds=2.0)) == ("flaw", ("too slow",))
     spared = Case("spared", "", EXITS.task, ends=7, spares=True)
     with_leftover = Cell(code=7, seconds=0.1, leftovers=["sleep 600"])
     assert cases.judge(spared, with_leftover).severity == "ok"

@@ -188,6 +188,8 @@ def judge(case: Case, cell: Cell) -> Verdict:
         return Verdict("failure", ("dies",))
     if cell.hung:  # that its command still runs goes without saying
         return Verdict("failure", ("hangs",))
+    if cell.timed_out and case.task.output_bytes is not None:  # the command was at work all the time
+        return Verdict("flaw", ("too slow",))
     failures = [f"raises {cell.error}"] if cell.error is not None else _false(case, cell)
     flaws = [] if case.spares or not cell.leftovers else [f"leaves {len(cell.leftovers)}"]
     if cell.zombies:

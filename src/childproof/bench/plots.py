@@ -365,7 +365,13 @@ def _cell(axis: Any, column: int, row: int, series: Series) -> None:
 
     back, ink = CELLS[series.severity or "untested"]
     axis.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=back, linewidth=0))
-    words = short_verdict(series).replace("raises ", "").replace(" + ", "\n").replace("hangs, ", "hangs\n")
+    words = (
+        short_verdict(series)
+        .replace("raises ", "")
+        .replace(" + ", "\n")
+        .replace("hangs, ", "hangs\n")
+        .replace("Error", "\nError")
+    )
     axis.text(column, row, words, ha="center", va="center", fontsize=9.5, color=ink, linespacing=1.15)
 
 

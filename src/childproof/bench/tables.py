@@ -148,7 +148,7 @@ def short_verdict(series: Series) -> str:
         return "not tested"
     words = (series.label or "").split(", ")
     if words[0] in ("ok", "status lost"):
-        return f"{words[0]}, {seconds(next(iter(series.samples['seconds'].values())))}"
+        return f"{words[0]}, {seconds(summarize(list(series.samples['seconds'].values())).median)}"
     if words[0] == "hangs":
         return f"hangs, > {CUT_OFF_SECONDS:g} s"
     return " + ".join(words)

@@ -26,7 +26,7 @@ def _style(cell: str) -> str:
     """Verdicts have the colours of the pictures, and words that say the same."""
     if cell.startswith(("hangs", "says", "raises", "dies", "output lost", "missed")):
         return "red"
-    return "yellow" if cell.startswith(("leaves", "late", "leaks", "zombies")) else ""
+    return "yellow" if cell.startswith(("leaves", "late", "leaks", "zombies", "too slow")) else ""
 
 
 def show(table: Table) -> None:
