@@ -9,6 +9,8 @@ from childproof.bench.spawning import chosen, named
 from childproof.bench.turns import Level, Plan, take_turns
 
 MIB = 1 << 20
+ADDRESS_BYTES, ADDRESS_SHARE = 1 << 30, 6
+"""How much address space a contender gets: so much, and so many times the data."""
 
 
 def _people(settings: Settings) -> list[Contender]:
@@ -20,11 +22,11 @@ def _people(settings: Settings) -> list[Contender]:
     return [*named(*by_loop_or_call), *THIRD_PARTY]
 
 
-def _measure(settings: Settings, progress: Progress, task: Task) -> Result:
+def _measure(settings: Settings, progress: Progress, task: Task, size: int) -> Result:
     plan = Plan(
         "contenders",
         chosen(settings, _people(settings), SUBPROCESS),
-        [Level(None, task, {})],
+        [Level(None, task, {"address_bytes": ADDRESS_BYTES + ADDRESS_SHARE * size})],
         settings.rounds_of(9, 5, 1),
         fresh=True,
     )
@@ -34,7 +36,7 @@ def _measure(settings: Settings, progress: Progress, task: Task) -> Result:
 def _capture(settings: Settings, progress: Progress) -> Result:
     size = settings.pick(1024 * MIB, 512 * MIB, MIB)
     task = Task((programs.compiled("source"), str(size)), raw=True, output_bytes=size)
-    result = _measure(settings, progress, task)
+    result = _measure(settings, progress, task, size)
     result.notes.append(f"{size // MIB} MiB of output, as bytes where the interface gives them")
     return result
 
@@ -42,7 +44,7 @@ def _capture(settings: Settings, progress: Progress) -> Result:
 def _feed(settings: Settings, progress: Progress) -> Result:
     size = settings.pick(1024 * MIB, 512 * MIB, MIB)
     task = Task((programs.compiled("sink"),), raw=True, input_bytes=size)
-    result = _measure(settings, progress, task)
+    result = _measure(settings, progress, task, size)
     result.notes.append(f"{size // MIB} MiB of input, one bytes object")
     return result
 

@@ -28,9 +28,11 @@ from childproof.bench.model import MissingError, Task
 class Ballast:
     """What burdens this process while it spawns."""
 
-    def __init__(self, rss_bytes: int = 0, fds: int = 0, nofile: int = 0) -> None:
+    def __init__(self, rss_bytes: int = 0, fds: int = 0, nofile: int = 0, address_bytes: int = 0) -> None:
         if nofile:  # soft and hard: the loop's bound is the higher one
             resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+        if address_bytes:  # a contender that wants far too much fails, and not the machine
+            resource.setrlimit(resource.RLIMIT_AS, (address_bytes, address_bytes))
         self._memory = _touched(rss_bytes) if rss_bytes else None
         null = os.open(os.devnull, os.O_RDONLY)
         self._fds = [os.dup(null) for _ in range(fds)]

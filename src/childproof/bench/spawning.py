@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from childproof.bench import contenders, programs
@@ -113,22 +115,24 @@ def _fds(settings: Settings, progress: Progress) -> Result:
     return result
 
 
-def _highest_limit() -> int:
-    """As root up to fs.nr_open, else what we have."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if os.geteuid() != 0:
-        return hard
-    with open("/proc/sys/fs/nr_open") as file:
-        return max(hard, int(file.read()))
+RAISE = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)"
+
+
+def _may_have(limit: int) -> bool:
+    """Whether a process of ours may be given this limit: a lower one always, a higher one with
+    CAP_SYS_RESOURCE. Tried in a process of its own, since there is no way back for those without.
+    """
+    words = [sys.executable, "-S", "-E", "-c", RAISE, str(limit)]
+    return subprocess.run(words, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _limits(settings: Settings, progress: Progress) -> Result:
     wanted = settings.pick((1024, 4096, 16384, 65536, 262144, 1048576), (1024, 16384), (1024, 2048))
-    levels = {n: {"nofile": n} for n in wanted if n <= _highest_limit()}
+    levels = {n: {"nofile": n} for n in wanted if _may_have(n)}
     people = named(SUBPROCESS, OURS, *(contender.name for contender in CLOSINGS))
     result = _burdened(settings, progress, people, levels, settings.rounds_of(60, 20))
     if len(levels) < len(wanted):
-        result.notes.append(f"limits above {_highest_limit()} were left out: this user can't set them")
+        result.notes.append(f"limits above {max(levels)} were left out: this user can't set them")
     return result
 
 
