@@ -64,7 +64,7 @@ int main(void)
     long long size = 0;
     for (ssize_t n; (n = read(0, block, sizeof block)) > 0;)
         size += n;
-    printf("%lld\n", size);
+    printf("%lld", size);
     return 0;
 }
 """
