@@ -94,6 +94,19 @@ class Popen(_Base):  # type: ignore[misc]  # as above
 
     # ---- start ----
 
+    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
+        """As the stdlib's, whose context manager costs more than the pipes do where nothing else is
+        asked for.
+        """
+        if self.pipesize > 0 or not start.only_pipes(stdin, stdout, stderr):
+            return super()._get_handles(stdin, stdout, stderr)
+        return start.open_pipes(stdin, stdout, stderr)
+
+    def _close_pipe_fds(self, *fds: int) -> None:
+        """Likewise."""
+        self._closed_child_pipe_fds = True
+        start.close_far_ends(fds, getattr(self, "_devnull", None))
+
     def _execute_child(self, *given: Any) -> None:
         # For a signal handler that sends the child a signal while this thread has the lock.
         self._waitpid_lock = threading.RLock()
@@ -118,6 +131,8 @@ class Popen(_Base):  # type: ignore[misc]  # as above
                 self.pid = child.pid
                 self._child_created = True
             self._close_pipe_fds(*given[10:16])
+            if self._fresh and self.stdin is None and (self.stdout or self.stderr):
+                self._talk = Talk(self, child, None, True)  # while the child is on its way to its exec
             if not start.await_exec(child, self._until):
                 raise TimeoutExpired(asked.args, timeout or 0.0)
         except BaseException:

@@ -208,6 +208,54 @@ def for_deadline(command: Command) -> Command:
     return command._replace(start="fork") if spawn_suspends(command) else command
 
 
+# ---- the descriptors ----
+
+_PIPE, _STDOUT = stdlib.PIPE, stdlib.STDOUT
+
+
+def only_pipes(stdin: Any, stdout: Any, stderr: Any) -> bool:
+    """Whether nothing but pipes is asked for, or what is inherited."""
+    return (
+        (stdin is None or stdin == _PIPE)
+        and (stdout is None or stdout == _PIPE)
+        and (stderr is None or stderr == _PIPE or (stderr == _STDOUT and stdout is not None))
+    )
+
+
+def open_pipes(stdin: Any, stdout: Any, stderr: Any) -> tuple[int, int, int, int, int, int]:
+    """What the stdlib's `_get_handles` gives: p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite."""
+    fds: list[int] = []
+    try:
+        for wanted in (stdin, stdout, stderr):
+            fds += os.pipe() if wanted == _PIPE else (-1, -1)
+    except BaseException:
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+        raise
+    if stderr == _STDOUT:
+        fds[5] = fds[3]
+    return fds[0], fds[1], fds[2], fds[3], fds[4], fds[5]
+
+
+def close_far_ends(fds: tuple[int, ...], devnull: int | None) -> None:
+    """Close the child's ends of its pipes, of the six, and /dev/null; all, whatever one says."""
+    p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = fds
+    error: OSError | None = None
+    for far, near in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread), (devnull, 0)):
+        if far is None or far == -1 or near == -1 or (far == devnull and near != 0):
+            continue
+        try:
+            os.close(far)
+        except OSError as failed:
+            error = failed
+    if error is not None:
+        raise error
+
+
+# ---- the way to the exec ----
+
+
 def await_exec(child: Child, until: float) -> bool:
     """Wait until it is known whether `child` has exec'ed; `False` when `until` came first. Signal
     handlers run meanwhile.

@@ -92,6 +92,7 @@ class Talk:
         self._cut_at = inf
         self._pidfd = -1
         self._unblocked: set[int] = set()
+        self._paused = False
         self._streams: Streams | None = None
         self.held: tuple[Holder, ...] = ()
         feed = Feed(data=bytes_view(encoded)) if encoded else None
@@ -186,10 +187,13 @@ class Talk:
         for fd in self._open_fds() & self._unblocked:
             os.set_blocking(fd, True)
         self._unblocked.clear()
+        self._paused = True
 
     def resume(self) -> None:
         """The opposite."""
-        self._unblock(self._open_fds())
+        if self._paused:
+            self._paused = False
+            self._unblock(self._open_fds())
 
     def _open_fds(self) -> set[int]:
         return {self.fd(slot) for slot in (STDIN, STDOUT, STDERR)} - {-1}
