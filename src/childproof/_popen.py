@@ -21,7 +21,7 @@ from childproof._dropin import checked_linger, is_green, limit, original_popen, 
 from childproof._errors import OutputCut, StatusLost
 from childproof._light import TYPE_CHECKING
 from childproof._result import Holder
-from childproof._spawner import FAILED, STDERR, STDOUT, Child, has_pidfd
+from childproof._spawner import FAILED, SPAWNING, STDERR, STDOUT, Child, has_pidfd
 from childproof._talk import MOST_SECONDS, Talk, decode_so_far, text_is_pending
 from childproof._text import one_line
 
@@ -133,12 +133,12 @@ class Popen(_Base):  # type: ignore[misc]  # as above
             self._close_pipe_fds(*given[10:16])
             if self._fresh and self.stdin is None and (self.stdout or self.stderr):
                 self._talk = Talk(self, child, None, True)  # while the child is on its way to its exec
-            if not start.await_exec(child, self._until):
+            if (state := start.await_exec(child, self._until)) == SPAWNING:
                 raise TimeoutExpired(asked.args, timeout or 0.0)
         except BaseException:
             self._forget(child, start.kill(child))
             raise
-        if child.state == FAILED:
+        if state == FAILED:
             error = start.start_error(asked, executable, child)
             self._forget(child, child.pid <= 0 or start.reap_soon(child, start.DISCARD_SECONDS))
             raise error

@@ -256,17 +256,22 @@ def close_far_ends(fds: tuple[int, ...], devnull: int | None) -> None:
 # ---- the way to the exec ----
 
 
-def await_exec(child: Child, until: float) -> bool:
-    """Wait until it is known whether `child` has exec'ed; `False` when `until` came first. Signal
-    handlers run meanwhile.
+def await_exec(child: Child, until: float) -> int:
+    """Wait until it is known whether `child` has exec'ed; its state, `SPAWNING` when `until` came
+    first. Signal handlers run meanwhile.
     """
-    while child.state == SPAWNING:
-        remaining = until - monotonic()
-        if remaining <= 0:
-            return False
-        # A second at most, since a signal that comes just before the wait does not end it.
-        child.await_exec(ceil(min(remaining, 1.0) * 1000))
-    return True
+    # A second at most, since a signal that comes just before the wait does not end it.
+    while (state := child.await_exec(_MOST_MS if until == inf else _ms_until(until))) == SPAWNING:
+        if until != inf and monotonic() >= until:
+            break
+    return state
+
+
+_MOST_MS = 1000
+
+
+def _ms_until(until: float) -> int:
+    return min(max(ceil((until - monotonic()) * 1000), 0), _MOST_MS)
 
 
 def reap_soon(child: Child, seconds: float) -> bool:

@@ -129,10 +129,8 @@ _REQUEST = ffi.typeof("struct cp_request *")
 _PLAIN = (NULL, PIPE, PIPE)
 
 
-def _add_stdio(request: Any, stdios: tuple[Stdio, Stdio, Stdio], keep: list[Any]) -> None:
+def _add_paths(request: Any, stdios: tuple[Stdio, Stdio, Stdio], keep: list[Any]) -> None:
     for slot, stdio in enumerate(stdios):
-        if stdio.fd >= 0:
-            request.stdio_fd[slot] = stdio.fd
         if stdio.path is not None:
             keep.append(ffi.from_buffer(stdio.path + b"\0"))
             request.stdio_path[slot] = keep[-1]
@@ -354,10 +352,11 @@ class Child:
                 start,
                 closing,
                 disabled,
+                [stdio.fd for stdio in stdios],
             ),
         )
         if stdios != _PLAIN:
-            _add_stdio(request, stdios, keep)
+            _add_paths(request, stdios, keep)
         if command.cwd is not None:
             _add_cwd(request, command.cwd, keep)
         if command.attributes is not NO_ATTRIBUTES:

@@ -36,6 +36,14 @@ STATUS_PAUSE = 0.05
 _FIRST_READ = 65536
 
 
+_COMMANDS = {
+    (out, err): TEMPLATE._replace(stdout=PIPE if out else NULL, stderr=PIPE if err else NULL)
+    for out in (False, True)
+    for err in (False, True)
+}
+"""What the streams need to know, by whether stdout and stderr are pipes."""
+
+
 def text_is_pending(file: Any) -> bool:
     """Whether a text file has decoded what has not been read from it yet: that cannot be had again.
 
@@ -98,11 +106,9 @@ class Talk:
         feed = Feed(data=bytes_view(encoded)) if encoded else None
         fds = [-1 if feed is None else self.fd(STDIN), self.fd(STDOUT), self.fd(STDERR)]
         self._unblock(fds[:1] if fresh else fds)
-        command = TEMPLATE._replace(
-            stdout=PIPE if fds[STDOUT] >= 0 else NULL,
-            stderr=PIPE if fds[STDERR] >= 0 else NULL,
-            feed=feed,
-        )
+        command = _COMMANDS[fds[STDOUT] >= 0, fds[STDERR] >= 0]
+        if feed is not None:
+            command = command._replace(feed=feed)
         self._read: dict[int, bytes] = {}
         # It refers back to this object: `_finish` parts them, so that what was read goes with the `Popen`.
         streams = self._streams = Streams(command, self, self._poller)
@@ -239,7 +245,7 @@ class Talk:
         return not (streams.open or streams.feeding)
 
     def _wait_ms(self, now: float, until: float, linger: float | None) -> int | None:
-        wake_at = min(until, self._cut_at)
+        wake_at = until if until < self._cut_at else self._cut_at
         if self._pidfd < 0 and linger is not None and not self._exited:
             wake_at = min(wake_at, now + STATUS_PAUSE)
         if wake_at == inf:
