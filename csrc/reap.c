@@ -154,7 +154,7 @@ static int has_ended(const struct cp_child *child)
     struct cp_process now;
     if (wanted.fd >= 0)
         return poll(&wanted, 1, 0) > 0;
-    return cp_read_process(child->pid, &now) == 0 && now.state == 'Z' && now.threads <= 1;
+    return cp_read_process(own_pid(child), &now) == 0 && now.state == 'Z' && now.threads <= 1;
 }
 
 int cp_ended_own(const struct cp_child *child)

@@ -28,7 +28,9 @@ if _spawner.PORTABLE:  # there is nothing else to force
 OPTIONS: dict[str, dict[str, Any]] = {
     "die_with_parent": {"die_with_parent": True},
 }
-if _cgroup.is_possible():
+if _spawner.PORTABLE:
+    OPTIONS = {}
+elif _cgroup.is_possible():
     OPTIONS["cgroup"] = {"contain": "cgroup"}
 """What changes who is between this process and the command. Not a pid namespace, in which the numbers that
 commands print are others than here: it has its own tests.

@@ -27,6 +27,13 @@ from childproof.pytest_plugin import children
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from test_hostile import STUBBORN
 
+HAS_PIDNS = not _spawner.PORTABLE and childproof.run(["true"], contain="pidns").ok
+
+needs_pidns = pytest.mark.skipif(
+    not HAS_PIDNS, reason="no pid namespace may be made: run the tests as root, or allow user.max_user_namespaces"
+)
+pytestmark = pytest.mark.skipif(_spawner.PORTABLE, reason="a supervisor needs Linux")
+
 
 class Sleepers:
     """Commands that sleep for a time that nobody else sleeps for, by which they are found."""
@@ -94,7 +101,8 @@ def start_host() -> Iterator[Start]:
 
     yield start
     for host in hosts:
-        kill_host(host)
+        if host.poll() is None:
+            kill_host(host)
 
 
 def line_of(host: subprocess.Popen[str]) -> str:
@@ -175,6 +183,31 @@ def test_leftovers_die_with_the_host(sleepers: Sleepers, start_host: Start) -> N
     assert sleepers.come(FAMILY)
     kill_host(host)
     assert wait_until(sleepers.gone, 1 + SLACK_SECONDS)
+
+
+AT_ONCE = """
+print("begins", flush=True)
+for _ in range(5):
+    childproof.run("true", **options)
+childproof.run(sys.argv[1], **options)
+"""
+
+
+@pytest.mark.parametrize("kind", ["die_with_parent", "pidns"])
+def test_at_any_moment(kind: str, start_host: Start) -> None:
+    """Whatever the host or the supervisor was at when the host was killed: nobody is left."""
+    if kind == "pidns" and not HAS_PIDNS:
+        pytest.skip("no pid namespace may be made")
+    options: dict[str, Any] = {"contain": "pidns"} if kind == "pidns" else {"die_with_parent": True}
+    for _ in range(10):
+        tree = Sleepers()
+        host = start_host(AT_ONCE, f"setsid {tree.sleep} & {tree.sleep}", **options)
+        assert line_of(host) == "begins"
+        time.sleep(random.uniform(0.0, 0.05))
+        kill_host(host)
+        assert wait_until(tree.gone, 1 + SLACK_SECONDS)
+        time.sleep(0.05)
+        assert tree.gone(), "it came later"
 
 
 RAW_COPY = """
@@ -277,6 +310,18 @@ def test_the_command_gets_nothing_of_the_supervisor() -> None:
     """0, 1 and 2, and no more."""
     result = childproof.run(program("fds"), die_with_parent=True)
     assert [line.split()[0] for line in result.out.splitlines()] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("options", [{"die_with_parent": True}, pytest.param({"contain": "pidns"}, marks=needs_pidns)])
+def test_the_pidfd_is_the_commands(options: dict[str, Any]) -> None:
+    """`start` hands out a real one, which signals the command and tells its end."""
+    with childproof.start(["sleep", "600"], **options) as child:
+        poller = select.poll()
+        poller.register(child.pidfd, select.POLLIN)
+        assert not poller.poll(50)
+        signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+        assert poller.poll(60_000)
+        assert child.result(60).code == -signal.SIGTERM
 
 
 def test_no_session() -> None:
@@ -420,12 +465,6 @@ def test_few_descriptors_in_the_supervisor() -> None:
 needs_cgroup = pytest.mark.skipif(
     not _cgroup.is_possible(),
     reason="no writable cgroup2: run the tests as root, or by systemd-run --user --scope -p Delegate=yes",
-)
-
-HAS_PIDNS = childproof.run(["true"], contain="pidns").ok
-
-needs_pidns = pytest.mark.skipif(
-    not HAS_PIDNS, reason="no pid namespace may be made: run the tests as root, or allow user.max_user_namespaces"
 )
 
 COMPLETE = {

@@ -9,8 +9,8 @@ from time import monotonic
 
 from childproof import _journal
 
-SPAWNING_FDS, RUNNING_FDS, FEEDING_FDS = 9, 3, 1
-"""Descriptors of a command on its way to the exec, of one that runs, and what input adds."""
+SPAWNING_FDS, RUNNING_FDS, FEEDING_FDS, SUPERVISING_FDS = 9, 3, 1, 2
+"""Descriptors of a command on its way to the exec, of one that runs, and what input and a supervisor add."""
 
 COUNT_SECONDS = 0.5
 """How long a count of what is open is taken for true where it matters."""

@@ -263,7 +263,7 @@ class Janitor:
                         resting.append(fd)
                 if changed:
                     self._children = [child for child in self._children if not _finished(child)]
-                    self._refusing &= {child.pidfd for child in self._children if not child.reaped}
+                    self._refusing &= {child.watch_fd for child in self._children if not child.reaped}
                     return
             for fd in resting:
                 poller.modify(fd, 0)  # its end is told all the same
@@ -285,8 +285,8 @@ class Janitor:
                 owners[fd] = child, slot
                 poller.register(fd, select.POLLIN)
             if not child.reaped:
-                if child.pidfd >= 0 and child.pidfd not in self._refusing:
-                    poller.register(child.pidfd, select.POLLIN)
+                if child.watch_fd >= 0 and child.watch_fd not in self._refusing:
+                    poller.register(child.watch_fd, select.POLLIN)
                 else:
                     wait_seconds = min(wait_seconds, 0.2)
         if self._chores:

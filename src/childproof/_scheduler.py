@@ -14,7 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from childproof._budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, Budget
+from childproof._budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
 from childproof._census import Shared
 from childproof._command import Command, make_command, plain_command
 from childproof._exchange import CLEARING_SECONDS, Exchange, State
@@ -22,6 +22,7 @@ from childproof._report import Facts, make_result
 from childproof._router import Router
 from childproof._run import announce
 from childproof._spawner import FAILED, Child
+from childproof._supervise import NOBODY
 
 if TYPE_CHECKING:
     from childproof._many import Collector
@@ -220,7 +221,7 @@ class Scheduler:
         exchange.may_wait = bool(self._running)
         exchange.take_census = self._census
         self._running.add(job)
-        self._reckon(job, SPAWNING_FDS)
+        self._reckon(job, SPAWNING_FDS + SUPERVISING_FDS * (job.command.supervise != NOBODY))
         self._spawning += 1
         job.spawning = True
         _children.add(exchange.child)
@@ -275,7 +276,8 @@ class Scheduler:
         if job.spawning and state is not State.STARTING:
             job.spawning = False
             self._spawning -= 1
-            self._reckon(job, RUNNING_FDS + (FEEDING_FDS if job.command.feed is not None else 0))
+            fed, supervised = job.command.feed is not None, job.command.supervise != NOBODY
+            self._reckon(job, RUNNING_FDS + FEEDING_FDS * fed + SUPERVISING_FDS * supervised)
         if state is State.DONE:
             self._end(job, exchange)
         elif exchange.wake_at < job.wake_at:

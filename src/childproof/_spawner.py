@@ -404,8 +404,14 @@ class Child:
 
     @property
     def pidfd(self) -> int:
-        """Readable when the child has ended; -1 where the kernel gave none. Of a supervised child it is
-        also readable before, when `ended` says no: its supervisor has told something.
+        """Readable when the child has ended; -1 where the kernel gave none."""
+        c = self._c
+        return int(c.fd[lib.CP_COMMAND if c.supervised else PIDFD])
+
+    @property
+    def watch_fd(self) -> int:
+        """What to poll for the next step: the `pidfd`, but of a supervised child the socket of its supervisor,
+        which may be readable although `ended` says no, and when the child is reaped the supervisor's pidfd.
         """
         c = self._c
         return int(c.fd[CONTROL if c.supervised and not c.released else PIDFD])
