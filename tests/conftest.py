@@ -10,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from childproof import _procfs
-from childproof.pytest_plugin import children, descriptors  # noqa: F401  # for tests
+from childproof.pytest_plugin import children as children
+from childproof.pytest_plugin import descriptors as descriptors
 from runners import runner, runner_every_way  # noqa: F401  # fixtures
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a job in the background so, and then the interrupts of the tests would not come.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHILDREN = Path(__file__).with_name("children.py")
 
