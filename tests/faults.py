@@ -206,7 +206,10 @@ class Matrix:
     def call(self, scenario: Scenario, good: Answer, origin: int, call: int, most: int, full: bool) -> None:
         """All points of one call."""
         for error in errors(call):
-            for times in (1, MOST_AGAIN if error in (errno.EINTR, errno.EAGAIN) and self.names[call] in TRIED_AGAIN else FOR_EVER):
+            for times in (
+                1,
+                MOST_AGAIN if error in (errno.EINTR, errno.EAGAIN) and self.names[call] in TRIED_AGAIN else FOR_EVER,
+            ):
                 for close in CLOSE_ERRORS if full else (0,):
                     nth = 1
                     while nth <= most and self.point(scenario, good, origin, call, nth, times, error, close):

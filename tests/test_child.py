@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import variants
 
 if os.uname().machine != "x86_64":
@@ -37,7 +38,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=SINS.values(), ids=SINS)
+@pytest.fixture(scope="module", params=list(SINS.values()), ids=list(SINS))
 def sinner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, str]]:
     """A build whose child does one thing that it must not; which, and the environment."""
     folder = variants.build(
@@ -79,8 +80,8 @@ def test_the_child_runs_our_code_only_and_writes_on_its_block_only(tools: Path, 
 
 
 def test_a_sin_is_seen(tools: Path, sinner: tuple[int, dict[str, str]]) -> None:
-    """malloc and errno are libc's code; errno and a global are not the block's memory. (What malloc
-    writes, free may put back.)
+    """Libc's code runs for malloc and errno; errno and a global are not the block's memory. What malloc
+    writes, free may put back.
     """
     sin, environment = sinner
     code, children = _trace(tools, {**environment, "CHILDPROOF_START": "clone"})

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 import variants
 from conftest import SLACK_SECONDS
 from namespace_run import NAMESPACE
@@ -130,7 +131,7 @@ os._exit(0)
     ids=["deadline", "held", "leftovers"],
 )
 def test_names_that_take_a_minute_do_not_delay(faulty: dict[str, str], call: str, bound: float, outcome: str) -> None:
-    """cmdline and environ take 60 s to open, as under a held mmap lock: `run` is back by its bound."""
+    """Though cmdline and environ take 60 s to open, as under a held mmap lock, `run` is back by its bound."""
     done = _python(faulty, "-c", SLOW, call, seconds=120)
     assert done.returncode == 0, done.stderr
     took, name, held, survivors = json.loads(done.stdout)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from namespace_run import NAMESPACE
 
 if os.geteuid():

@@ -59,7 +59,7 @@ def test_all_dispositions_and_the_mask(start: str, kind: str) -> None:
 
 def test_signals_without_pause_reach_the_host_and_no_child() -> None:
     """Under a storm of a signal with a handler every run ends well, and the handler runs in the host.
-    (That it runs in no child, and that none is lost, is counted in C: tests/c/storm.c.)
+    That it runs in no child, and that none is lost, is counted in C: tests/c/storm.c.
     """
     seen = set()
     over = threading.Event()

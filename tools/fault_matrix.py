@@ -22,7 +22,9 @@ Row = tuple[str, str, str, int, dict[str, int]]
 
 def table(rows: list[Row]) -> list[str]:
     """One line for each call and set of outcomes, its errnos together."""
-    merged: dict[tuple[str, str, tuple[str, ...]], tuple[list[str], Counter[str]]] = defaultdict(lambda: ([], Counter()))
+    merged: dict[tuple[str, str, tuple[str, ...]], tuple[list[str], Counter[str]]] = defaultdict(
+        lambda: ([], Counter())
+    )
     for origin, call, error, _, outcomes in rows:
         errors, counts = merged[origin, call, tuple(sorted(outcomes))]
         errors.append(error)
