@@ -1,8 +1,8 @@
 """Judge gcov's account of csrc: every branch must be taken, or be named with its reason.
 
 ``branches.py DIRECTORY LIST``: DIRECTORY has gcov's ``*.gcov.json.gz``; LIST has lines
-``file | function | line of code | reason`` for what no test can make happen. A branch that is not taken
-and not named fails, and so does a name of which all branches are taken.
+``file | function | line of code | reason`` for what no test here can make happen; ``*`` is any function or
+line. A branch that is not taken and not named fails, and so does a name of which all branches are taken.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def main(directory: Path, names: Path) -> int:
                 merged[key] = merged.get(key, 0) + count
     missing = merged
     known = named(names)
-    new = sorted(set(missing) - set(known))
-    vain = sorted(set(known) - set(missing))
-    where = f"{len(missing)} lines, {len(known)} of them named"
+    used = {name: [key for key in missing if all(a in ("*", b) for a, b in zip(name, key, strict=True))] for name in known}
+    new = sorted(set(missing) - {key for keys in used.values() for key in keys})
+    vain = sorted(name for name, keys in used.items() if not keys)
+    where = f"{len(missing)} lines, {len(missing) - len(new)} of them named"
     print(f"{taken} of {total} branches taken; {sum(missing.values())} not, on {where}")
     for key in new:
         print("not taken:", " | ".join(key), f"({missing[key]})")

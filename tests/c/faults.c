@@ -304,6 +304,46 @@ static void test_conditions(void)
     try_scenario(&scenario);
 }
 
+/* Looking at other processes, with every call of it failing. */
+static void look_around(int file, const struct cp_identity *me)
+{
+    static struct cp_process all[4096];
+    struct cp_wanted wanted = {.link = "/etc/passwd", .is_file = 1};
+    struct cp_open found[4];
+    for (int use_pidfd = 0; use_pidfd < 2; use_pidfd++) {
+        cp_identify_open(getpid(), file, &wanted);
+        cp_find_open(getpid(), &wanted, 1, found, 4);
+        cp_read_processes(all, 4096);
+        cp_first_alive(me, 1, 0, use_pidfd);
+        cp_signal_process(me, 0, use_pidfd);
+    }
+}
+
+static void test_lookups(void)
+{
+    static const char *const names[] = {"open", "read", "close", "opendir", "readdir", "readlink", "fstat",
+                                        "statx", "poll", "pidfd_open", "pidfd_send_signal", "kill", NULL};
+    struct cp_process now;
+    int file = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+    CHECK(cp_read_process(getpid(), &now) == 0, "we are nobody");
+    struct cp_identity me = {.pid = getpid(), .start = now.start, .ppid = now.ppid, .session = now.session};
+    for (const char *const *name = names; *name; name++)
+        for (int i = 0; cpf_errno(cpf_call(*name), i); i++)
+            for (int nth = 1; nth < 8; nth++) {
+                struct cpf_plan point = {.origin = CPF_PARENT, .call = cpf_call(*name), .nth = nth,
+                                         .times = FOR_EVER, .error = cpf_errno(cpf_call(*name), i),
+                                         .pid = getpid(), .armed = 1};
+                struct invariants before;
+                snprintf(trying, sizeof trying, "looking around: %s %d, errno %d", *name, nth, point.error);
+                look(&before);
+                *cpf_plan = point;
+                look_around(file, &me);
+                cpf_plan->armed = 0;
+                compare(&before);
+            }
+    close(file);
+}
+
 /* 1 G and infinity as the limit, and one below what is open. */
 static void test_bounds(void)
 {
@@ -351,6 +391,7 @@ void test_faults(void)
     test_common();
     test_attributes_failing();
     test_conditions();
+    test_lookups();
     test_bounds();
     test_asking();
     test_old_kernels();

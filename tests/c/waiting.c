@@ -223,6 +223,41 @@ static void test_fork(void)
     finish(&second);
 }
 
+/* Forked while a child is still on its block: the copy gives back its own only. */
+static void test_fork_meanwhile(void)
+{
+    struct call call;
+    struct cp_child child;
+    char path[] = "/tmp/harness-fifo-XXXXXX";
+    int status = -1;
+    snprintf(trying, sizeof trying, "forked while a child is on its way");
+    CHECK(mkdtemp(path) != NULL && rmdir(path) == 0 && mkfifo(path, 0600) == 0, "no FIFO");
+    call_probe(&call, "exit", "6");
+    call.request.start = suspended_only ? CP_START_FORK : CP_START_AUTO;
+    call.request.stdio[0] = CP_STDIO_PATH;
+    call.request.stdio_path[0] = path;
+    memset(&child, 0, sizeof child);
+    cp_child_init(&child);
+    CHECK(cp_spawn(&child, &call.request) == 0, "stage %d, errno %d", child.stage, child.error);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct call own;
+        struct ending ending;
+        int good = child.state == CP_DISOWNED;
+        cp_child_release(&child);
+        call_probe(&own, "exit", "4");
+        drive(&own, NULL, &ending);
+        leave_fork(good && ending.exited && ending.status == 4 ? 0 : 1);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0, "status %x", (unsigned)status);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    await_exec(&child);
+    CHECK(child.state == CP_STARTED, "state %d", child.state);
+    close(fd);
+    finish(&child);
+    unlink(path);
+}
+
 /* ---- waiting for the exec ---- */
 
 static void test_await(int start)
@@ -267,4 +302,5 @@ void test_waiting(void)
             test_await(start->value);
     test_given_up();
     test_fork();
+    test_fork_meanwhile();
 }
