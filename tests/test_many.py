@@ -20,7 +20,8 @@ import childproof
 from childproof import CommandError, Outcome, Progress, _budget, _many, run_many
 from childproof._budget import Budget
 from childproof._router import Router
-from conftest import SLACK_SECONDS, is_alive, wait_until
+from childproof._scheduler import STALE_TIMES, Scheduler
+from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 JOBS = {"poll": 8, "epoll": 100}
 
@@ -356,6 +357,45 @@ def test_a_closed_descriptor_that_a_copy_keeps_in_the_epoll() -> None:
     router.close()
     os.close(write)
     os.close(copy)
+
+
+def test_nothing_stays_registered(jobs: int) -> None:
+    """A pipe that is handed over to the background is closed there, and its number may become that of another
+    command's pidfd, which would be taken for dead.
+    """
+    scheduler = Scheduler(iter(["sleep 600 & echo $!", "sleep 600"]), jobs, {"linger": 0.05, "timeout": 1})
+    scheduler.fill()
+    while not scheduler.idle:
+        scheduler.wait()
+        scheduler.fill()
+    assert scheduler.router.masks() == {}
+    for holder in scheduler.finished[0][1].held:
+        stop(holder.pid)
+    scheduler.close()
+
+
+def test_an_event_of_a_pidfd_that_is_none(jobs: int) -> None:
+    """A child that lives is not taken for dead, whatever the poller says."""
+    scheduler = Scheduler(iter([{"cmd": ["cat"], "input": "x" * 300_000}]), jobs, {})
+    scheduler.fill()
+    (job,) = scheduler.jobs
+    assert job.exchange is not None
+    while not scheduler.finished:
+        if job.exchange is not None and job.exchange.child.ended() == 0:
+            job.ready(job.exchange.child.pidfd)
+        scheduler.wait()
+    assert len(scheduler.finished[0][1].out) == 300_000
+    scheduler.close()
+
+
+def test_deadlines_far_away_are_not_kept(jobs: int) -> None:
+    """Of commands that are over: what they were given would stay in memory until then."""
+    scheduler = Scheduler(iter(["sleep 0.05"] * 300), jobs, {"timeout": 3600})
+    while not scheduler.idle:
+        scheduler.fill()
+        scheduler.wait()
+        assert len(scheduler._heap) <= 2 * jobs + STALE_TIMES
+    scheduler.close()
 
 
 def test_a_forked_copy_has_no_part_in_it(jobs: int) -> None:

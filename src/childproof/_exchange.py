@@ -46,7 +46,7 @@ from childproof._spawner import (
     Child,
     spawn_suspends,
 )
-from childproof._streams import Registry, Streams, refuse_copy
+from childproof._streams import Registry, Streams, forget, refuse_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -560,6 +560,8 @@ class Exchange:
         child, streams = self._child, self._streams
         streams.stop_feeding()
         held = bool(streams.open) and streams.hand_over()
+        if self._pidfd >= 0 and not self._exited:
+            forget(self._registry, self._pidfd)
         owned = child.state != DISOWNED
         if owned and (held or not self._is_over()):
             from childproof._janitor import janitor

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,9 @@ MOST_SPAWNING = 64
 
 STOPPING_SECONDS = 0.005
 """What the end of one among many may take more."""
+
+STALE_TIMES = 64
+"""Times that count no more and may be kept, beside two for each command that runs."""
 
 LATER = object()
 """What a source gives when it has no command now but may have one later."""
@@ -62,6 +65,13 @@ class _Starvable(Exchange):
 
     may_wait = False
     starved = ""
+
+    def ready(self, fd: int) -> None:
+        """See `Exchange.ready`. An epoll may tell of a descriptor that has been closed and whose number is
+        the pidfd's now; a child that is taken for dead is not fed any more.
+        """
+        if fd != self._pidfd or self._child.ended() != 0:
+            super().ready(fd)
 
     def _conclude(self) -> None:
         child = self._child
@@ -255,11 +265,10 @@ class Scheduler:
 
     def tick(self) -> None:
         """Do what is due by now."""
-        heap = self._heap
         now = monotonic()
         self._census.renew()
-        while heap and heap[0][0] <= now:
-            due, _, job = heappop(heap)
+        while self._heap and self._heap[0][0] <= now:
+            due, _, job = heappop(self._heap)
             if due != job.wake_at or job.exchange is None:
                 continue  # noted for an earlier time since, or over
             job.wake_at = inf
@@ -284,6 +293,15 @@ class Scheduler:
             job.wake_at = exchange.wake_at
             self._heap_count += 1
             heappush(self._heap, (job.wake_at, self._heap_count, job))
+            if len(self._heap) > 2 * len(self._running) + STALE_TIMES:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Take out what was noted for an earlier time since, and for commands that are over: their deadlines
+        may be far away.
+        """
+        self._heap = [entry for entry in self._heap if entry[2].exchange is not None and entry[0] == entry[2].wake_at]
+        heapify(self._heap)
 
     def _end(self, job: Job, exchange: _Starvable) -> None:
         job.exchange = None

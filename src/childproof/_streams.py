@@ -43,6 +43,16 @@ class Owner(Protocol):
         """Close it, once."""
 
 
+def forget(registry: Registry, fd: int) -> None:
+    """Hear no more of a descriptor that lives on or is closed by others: its number may become that of
+    another command's.
+    """
+    try:
+        registry.unregister(fd)
+    except KeyError:
+        pass  # an interrupt came before it was registered
+
+
 def refuse_copy() -> NoReturn:
     """For a process that was forked while a command ran, and goes on as if it had started it."""
     raise RuntimeError("this is a forked copy of a process that runs a command: the command is not its own")
@@ -153,6 +163,7 @@ class Streams:
         """Forget the output pipes; whether any is open, which is somebody else's to drain now."""
         handed = any(self._child.fd(output.slot) >= 0 for output in self.open.values())
         for output in self.open.values():
+            forget(self._registry, output.fd)
             output.ended()
         self.open.clear()
         return handed
