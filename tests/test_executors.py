@@ -16,6 +16,9 @@ from childproof import CommandError, Outcome, run_many
 from childproof._executors import Batcher
 from conftest import is_alive, wait_until
 
+ALONE: Any = {"die_with_parent": False}
+"""Then the command's parent is the worker, and no supervisor."""
+
 POOLS = {"threads": ThreadPoolExecutor, "processes": ProcessPoolExecutor}
 
 
@@ -127,7 +130,7 @@ def test_what_cannot_be_sent_is_a_wrong_call(tmp_path: Path) -> None:
 def test_a_lost_task_is_unknown() -> None:
     """A worker that dies takes its pool along: each command has its Result all the same."""
     with ProcessPoolExecutor(1) as processes:
-        results = list(run_many(["kill -9 $PPID", "echo x", "echo y"], executor=processes, jobs=1))
+        results = list(run_many(["kill -9 $PPID", "echo x", "echo y"], executor=processes, jobs=1, **ALONE))
     assert sorted(r.position or 0 for r in results) == [0, 1, 2]
     lost = [r for r in results if r.outcome is Outcome.UNKNOWN]
     assert 0 in [r.position for r in lost]
@@ -177,11 +180,15 @@ def main(folder):
         answers["positions"] = [result.position for result in results]
         answers["pids"] = len({result.out for result in results[:20]})
         answers["code"] = results[20].code
-        (lost,) = run_many([f"echo x >> {folder}/repeated; kill -9 $PPID"], executor=executor)
+        killer = f"echo x >> {folder}/repeated; kill -9 $PPID"
+        (lost,) = run_many([killer], executor=executor, die_with_parent=False)
         answers["lost"] = [lost.code, lost.outcome.name, str(lost.error)]
         killer = ["sh", "-c", f"echo x >> {folder}/once; kill -9 $PPID"]
-        (again,) = run_many([at_most_once(f"{folder}/claim", killer)], executor=executor)
+        (again,) = run_many([at_most_once(f"{folder}/claim", killer)], executor=executor, die_with_parent=False)
         answers["again"] = again.code
+        worker = "$(sed -n 's/^PPid://p' /proc/$PPID/status)"  # behind the supervisor
+        (orphan,) = run_many([f"echo $$ >> {folder}/orphans; kill -9 {worker}; sleep 600"], executor=executor)
+        answers["orphan"] = [orphan.code, orphan.outcome.name]
     print(json.dumps(answers))
 
 if __name__ == "__main__":
@@ -204,6 +211,10 @@ def test_a_dask_cluster(tmp_path: Path) -> None:
     assert "KilledWorker" in answers["lost"][2]
     assert (tmp_path / "repeated").read_text().count("x") > 1, "at least once"
     assert answers["again"] == 75
+    assert answers["orphan"] == [125, "UNKNOWN"]
+    orphans = [int(pid) for pid in (tmp_path / "orphans").read_text().split()]
+    assert orphans
+    assert wait_until(lambda: not any(map(is_alive, orphans))), "they die with their worker"
     assert (tmp_path / "once").read_text().count("x") == 1
 
 

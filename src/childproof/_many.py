@@ -238,7 +238,8 @@ def run_many(
             (``Client.get_executor()``). Then a command runs **at least** once: a scheduler may run a
             task again whose worker it has lost. Still each gives exactly one Result; that of a task
             which the executor gave up has outcome UNKNOWN and code 125, and whether the command ran
-            is not known. What can't be sent to another process (files, descriptors) is a wrong call.
+            is not known. In another process it runs with ``die_with_parent``, unless that is given.
+            What can't be sent there (files, descriptors) is a wrong call.
         batch: with `executor`: how many commands make one task. `None`: so many that sending them
             costs little beside running them, for the pools of `concurrent.futures`; 1 for any other
             executor, since a task is lost, or run again, as a whole.
