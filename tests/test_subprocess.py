@@ -397,6 +397,7 @@ def test_a_signal_handler_may_signal_the_child_at_any_time(monkeypatch: pytest.M
 
     with subprocess.Popen(["sleep", "600"]) as process:
         monkeypatch.setattr(_spawner.Child, "reap", reap)
+        assert process.poll() in (None, -signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
 
 

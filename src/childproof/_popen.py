@@ -206,19 +206,21 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         if self._child is None:
             return super()._wait(timeout)
         until = inf if timeout is None else monotonic() + timeout
+        remaining = inf if timeout is None else timeout
         while self.returncode is None and not self._abandoned:
+            if remaining > 0:
+                self._sleep_until_end(remaining)
             with self._waitpid_lock:
                 self._reap()
-            if self.returncode is not None:
-                break
-            remaining = until - monotonic()
-            if remaining <= 0:
+            if self.returncode is None and remaining <= 0:
                 raise TimeoutExpired(self.args, timeout if timeout is not None else 0.0)
-            self._sleep_until_end(remaining)
+            remaining = until - monotonic()
         return self.returncode
 
     def _sleep_until_end(self, seconds: float) -> None:
-        """Wait for the child's end, `seconds` at most, or for a moment where no pidfd tells."""
+        """Wait for the child's end, `seconds` at most; for a moment where no pidfd tells, which is longer
+        the longer the child has run.
+        """
         pidfd = self._enter()
         try:
             poller = select.poll()
