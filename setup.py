@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say: the cffi hook, the stable-ABI tag, and the supervisor's executable."""
 
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import LinkError
+from setuptools.errors import CompileError, LinkError, PlatformError
 from setuptools.modified import newer_group
 
 # The stable ABI exists neither on PyPy nor on the free-threaded build.
@@ -17,12 +18,39 @@ SUPERVISOR_SOURCES = sorted(map(str, Path("csrc", "supervisor").glob("*.c")))
 """Besides the spawner's own, all of which it has too."""
 
 
+PACKAGES = "Debian, Ubuntu: gcc libc6-dev python3-dev. Fedora: gcc python3-devel. Alpine: gcc musl-dev python3-dev"
+
+
+def what_is_missing(compiler: str) -> str:
+    """What a build needs and this machine lacks, for people; empty if it has both."""
+    missing = []
+    if shutil.which(compiler) is None:
+        missing.append(f"a C compiler ({compiler})")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing.append("Python's headers (Python.h)")
+    return " and ".join(missing)
+
+
 class BuildBoth(build_ext):
     """The extension, and beside it the supervisor: a program from the same sources, with the same flags."""
 
     def build_extension(self, ext: Any) -> None:
-        """The supervisor goes with the spawner."""
-        super().build_extension(ext)
+        """The supervisor goes with the spawner.
+
+        Raises:
+            PlatformError: there is nothing to build with.
+
+        """
+        try:
+            super().build_extension(ext)
+        except CompileError:
+            missing = what_is_missing(self.compiler.compiler[0])
+            if not missing:
+                raise
+            raise PlatformError(
+                "childproof is partly written in C, and there is no ready-made wheel for this Python and system. "
+                f"To build it, {missing} must be installed ({PACKAGES})."
+            ) from None
         portable = ("CHILDPROOF_PORTABLE", None) in ext.define_macros  # it needs a subreaper
         if ext.name == "childproof._native" and not portable:
             self._build_supervisor(ext)

@@ -4,17 +4,25 @@ Started with -S -E, so that they start fast. A test sees to it that each is used
 """
 
 import os
+import stat
 import sys
 import time
 
 
 def fds() -> None:
     """Print the descriptors that are open, one line each, with what they are."""
-    for fd in range(1 << 20) if not os.path.exists("/proc/self/fd") else sorted(map(int, os.listdir("/proc/self/fd"))):
+    hidden = not os.path.exists("/proc/self/fd")
+    for fd in range(1 << 16) if hidden else sorted(map(int, os.listdir("/proc/self/fd"))):
         try:
-            print(fd, os.readlink(f"/proc/self/fd/{fd}"))
+            print(fd, kind(fd) if hidden else os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:
             pass
+
+
+def kind(fd: int) -> str:
+    """What a descriptor is, as far as it can be told without /proc."""
+    mode = os.fstat(fd).st_mode
+    return "pipe:" if stat.S_ISFIFO(mode) else f"mode {mode:o}"
 
 
 def daemon(seconds: str) -> None:

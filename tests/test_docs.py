@@ -4,45 +4,94 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+
+import childproof
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 
-def _blocks(text: str, language: str) -> Iterator[tuple[int, str]]:
-    """The fenced blocks in `language`, each with the number of its first line."""
-    for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield text.count("\n", 0, match.start(1)) + 1, match[1]
+NOT_EXECUTED = re.compile(r"<!-- not executed: .* -->\n$")
+"""What stands before a block that takes too long, or needs what a test has not; with the reason."""
 
 
-def test_the_examples_of_the_readme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They run, and each `print` prints what stands behind it as a comment."""
-    readme = ROOT / "README.md"
+class Block(NamedTuple):
+    """A fenced block: the number of its first line, its language and its text."""
+
+    line: int
+    language: str
+    text: str
+
+
+def _blocks(document: Path) -> list[Block]:
+    """The fenced blocks that are to be executed."""
+    text = document.read_text()
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [
+        Block(text.count("\n", 0, match.start(2)) + 1, match[1], match[2])
+        for match in found
+        if not NOT_EXECUTED.search(text[: match.start()])
+    ]
+
+
+def _with(language: str) -> Any:
+    """All documents that have a block in `language`."""
+    found = [path for path in DOCUMENTS if any(block.language == language for block in _blocks(path))]
+    return pytest.mark.parametrize("document", found, ids=[str(path.relative_to(ROOT)) for path in found])
+
+
+@_with("python")
+def test_python(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks of a document run, one after the other, and each line prints what stands behind it."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    blocks = list(_blocks(readme.read_text(), "python"))
-    assert blocks
-    for line, block in blocks:
+    for line, language, block in _blocks(document):
+        if language != "python":
+            continue
         printed = StringIO()
-        code = compile("\n" * (line - 1) + block, str(readme), "exec")
+        code = compile("\n" * (line - 1) + block, str(document), "exec")
         with redirect_stdout(printed):
             exec(code, names)  # that is what the test is for
-        shown = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
-        assert printed.getvalue().splitlines() == shown
+        shown = re.findall(r"^(?: *print\(.*\)  # |.*  # shows )(.*)$", block, re.MULTILINE)
+        assert printed.getvalue().splitlines() == shown, f"{document.name}:{line}"
+
+
+@_with("sh")
+def test_shell(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks for a shell end with 0. README's are what CI begins and ends with."""
+    if document.name == "README.md":
+        return
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for line, language, block in _blocks(document):
+        if language == "sh":
+            result = childproof.run(["sh", "-eu", "-c", block], timeout=120)
+            assert result.code == 0, (f"{document.name}:{line}", result.err)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_languages(document: Path) -> None:
+    """Nothing that could be executed hides in a block of another language, and what is read by a program
+    can be read by it.
+    """
+    for line, language, block in _blocks(document):
+        assert language in ("", "python", "sh", "toml"), f"{document.name}:{line}"
+        if language == "toml":
+            assert block.startswith("[tool.pytest.ini_options]"), "see test_pytest_plugin.py"
 
 
 def test_the_commands_of_the_readme() -> None:
     """Each is in the checkout and can be executed."""
-    commands = [
-        line.split()[0] for _, block in _blocks((ROOT / "README.md").read_text(), "sh") for line in block.splitlines()
-    ]
+    blocks = [block for block in _blocks(ROOT / "README.md") if block.language == "sh"]
+    commands = [line.split()[0] for block in blocks for line in block.text.splitlines()]
     assert commands == ["tools/demo", "tools/test"]
     assert all(os.access(ROOT / command, os.X_OK) for command in commands)
 
