@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import childproof
+from childproof._exchange import State
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -102,3 +104,58 @@ def test_links(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+# ---- docs/design.md ----
+
+TRACED = """
+import os, childproof
+run = lambda: childproof.run(["/bin/echo", "hi"], input="x", timeout=5)
+run()
+os.write(2, b"BEGIN")
+run()
+os.write(2, b"END")
+"""
+
+
+def _calls(cells: str) -> list[str]:
+    """The system calls in one column of the table."""
+    return re.findall(r"`(\w+)(?:\(|`)", cells)
+
+
+def _traced(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the system calls of the second run: the parent's, and the child's up to its execve."""
+    result = childproof.run(
+        ["strace", "-f", "-qq", "-s", "8", "-e", "signal=none", "-o", str(path), sys.executable, "-c", TRACED],
+        timeout=120,
+    )
+    assert result.code == 0, result.err
+    text = path.read_text()
+    lines = re.findall(r"^(\d+) +(\w+)\(", text[text.index("BEGIN") : text.index('"END"')], re.MULTILINE)
+    parent = re.findall(r'^(\d+) +write\(2, "BEGIN"', text, re.MULTILINE)[0]
+    theirs = [name for pid, name in lines if pid != parent]
+    return [name for pid, name in lines if pid == parent], theirs[: theirs.index("execve") + 1]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here")
+def test_the_life_of_a_run_is_as_it_is_drawn(tmp_path: Path) -> None:
+    """The table's system calls are those that strace shows: the child's up to its exec in just that order, the
+    parent's as a set, since poll and read depend on who is faster.
+    """
+    text = (ROOT / "docs" / "design.md").read_text()
+    table = text.partition("## One run, step by step")[2].partition("\nWith `stdin`")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ") and "the first time" not in line]
+    parent, child = _traced(tmp_path / "trace")
+    drawn = [name for row in rows[1:] for name in _calls(row[1])]
+    ordered = list(dict.fromkeys(child))
+    assert [name for name in dict.fromkeys(drawn[: drawn.index("execve") + 1])] == ordered
+    assert {name for row in rows[1:] for name in _calls(row[0])} == set(parent) - {"rt_sigaction"}
+
+
+def test_the_states_are_drawn() -> None:
+    """The picture and the table have the states that there are, and no other."""
+    states = {state.name for state in State}
+    picture = (ROOT / "docs" / "pictures" / "states.svg").read_text()
+    assert set(re.findall(r">([A-Z]{4,})</text>", picture)) == states
+    table = (ROOT / "docs" / "design.md").read_text().partition("| state | what is waited for |")[2]
+    assert set(re.findall(r"^\| ([A-Z]{4,}) \|", table, re.MULTILINE)) == states - {"DONE"}
