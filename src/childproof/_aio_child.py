@@ -129,7 +129,7 @@ class Child(Generic[Text]):
         return result.check() if self._command.check else result
 
     def signal(self, number: int) -> bool:
-        """Send a signal to the child itself; `False`: it has ended.
+        """Send the signal `number` to the child itself; `False`: it has ended.
 
         Raises:
             OSError: it may not be sent, or there is no such signal.
@@ -248,7 +248,7 @@ class Child(Generic[Text]):
         return lines
 
     async def next_line(self, lines: Lines) -> tuple[str, Text] | None:
-        """Wait for the next line; `None`: there is no more."""
+        """Wait for the next of `lines`; `None`: there is no more."""
         while True:
             line = lines.take()
             if line is None and self._is_over():

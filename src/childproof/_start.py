@@ -300,7 +300,7 @@ class Child(Generic[Text]):
         return lines
 
     def next_line(self, lines: Lines) -> tuple[str, Text] | None:
-        """Wait for the next line; `None`: there is no more."""
+        """Wait for the next of `lines`; `None`: there is no more."""
         while True:
             with self._state:
                 line = lines.take()
@@ -325,7 +325,7 @@ class Child(Generic[Text]):
             self.close()
 
     def attend(self, now: float) -> float:
-        """See `Watched`: at the deadline the tree is killed though nobody waits."""
+        """See `Watched`: if the deadline is over at `now` the tree is killed though nobody waits."""
         if self._is_over():
             return inf
         if now < self._deadline:
