@@ -228,15 +228,17 @@ def test_passed_descriptors(fds: list[int]) -> None:
     assert not any(os.get_inheritable(fd) for fd in fds)
 
 
-@pytest.mark.usefixtures("every_way")
-def test_a_passed_descriptor_that_is_closed(fds: list[int]) -> None:
-    """It is refused before our own pipes could take its number."""
+@pytest.mark.parametrize("options", [{}, {"die_with_parent": True}, {"contain": "auto"}], ids=str)
+def test_a_given_descriptor_that_is_closed(fds: list[int], options: dict[str, Any]) -> None:
+    """It is refused before a descriptor of ours could take its number and go to the child."""
     closed = os.dup(fds[0])
     os.close(closed)
-    result = childproof.run(program("fds"), pass_fds=[closed])
-    assert result.outcome is Outcome.NOT_STARTED
-    assert result.error is not None
-    assert (result.error.stage, result.error.errno) == ("dup", 9)
+    with pytest.raises(ValueError, match=f"pass_fds has a descriptor that is not open: {closed}"):
+        childproof.run(program("fds"), pass_fds=[closed], **options)
+    if options:
+        for name in ("stdin", "stdout", "stderr"):
+            with pytest.raises(ValueError, match=f"{name} has a descriptor that is not open: {closed}"):
+                childproof.run(program("fds"), **{name: closed}, **options)
 
 
 # ---- how it was made ----

@@ -129,7 +129,23 @@ def _pass_fds(fds: Any) -> tuple[int, ...]:
     if isinstance(fds, (str, bytes)) or not isinstance(fds, Iterable):
         raise TypeError(f"pass_fds must be a sequence of descriptors, not {fds!r}")
     numbers = {_int(fd if isinstance(fd, int) else _fileno(fd), "pass_fds", 0, (1 << 31) - 1) for fd in fds}
+    for fd in numbers:
+        check_open(fd, "pass_fds")
     return tuple(sorted(fd for fd in numbers if fd > 2))
+
+
+def check_open(fd: int, name: str) -> None:
+    """Refuse a number that is not open: it could become that of a descriptor of ours, and the child
+    would get that in its place.
+
+    Raises:
+        ValueError: it is not.
+
+    """
+    try:
+        os.fstat(fd)
+    except OSError:
+        raise ValueError(f"{name} has a descriptor that is not open: {fd}") from None
 
 
 def _fileno(file: Any) -> Any:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isnan
 
-from childproof._attributes import NO_ATTRIBUTES, Attributes, fd_directory, make_attributes
+from childproof._attributes import NO_ATTRIBUTES, Attributes, check_open, fd_directory, make_attributes
 from childproof._contain import make_contain, supervision
 from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
@@ -319,6 +319,10 @@ def make_command(
     if attributes.changes_ids and start not in ("auto", "fork"):
         raise ValueError(f"user, group and extra_groups need start='fork', not {start!r}")
     kind, cgroup = ("session", None) if contain == "session" else make_contain(contain, attributes)
+    if kind != "session" or die_with_parent:  # they open descriptors before the spawner looks at those given
+        for name, stdio in (("stdin", in_stdio), ("stdout", out_stdio), ("stderr", err_stdio)):
+            if stdio.kind == "fd":
+                check_open(stdio.fd, name)
     if cwd is not None:
         cwd = fd_directory(cwd) if isinstance(cwd, int) and not isinstance(cwd, bool) else encode(cwd, "cwd")
     return Command(
