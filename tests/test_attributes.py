@@ -237,8 +237,9 @@ def test_a_given_descriptor_that_is_closed(fds: list[int], options: dict[str, An
         childproof.run(program("fds"), pass_fds=[closed], **options)
     if options:
         for name in ("stdin", "stdout", "stderr"):
+            arguments: dict[str, Any] = {name: closed, **options}
             with pytest.raises(ValueError, match=f"{name} has a descriptor that is not open: {closed}"):
-                childproof.run(program("fds"), **{name: closed}, **options)
+                childproof.run(program("fds"), **arguments)
 
 
 # ---- how it was made ----

@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -44,7 +44,7 @@ def _blocks(document: Path) -> list[Block]:
     ]
 
 
-def _with(language: str) -> Any:
+def _with(language: str) -> pytest.MarkDecorator:
     """All documents that have a block in `language`."""
     found = [path for path in DOCUMENTS if any(block.language == language for block in _blocks(path))]
     return pytest.mark.parametrize("document", found, ids=[str(path.relative_to(ROOT)) for path in found])
@@ -149,7 +149,7 @@ def test_the_life_of_a_run_is_as_it_is_drawn(tmp_path: Path) -> None:
     parent, child = _traced(tmp_path / "trace")
     drawn = [name for row in rows[1:] for name in _calls(row[1])]
     ordered = list(dict.fromkeys(child))
-    assert [name for name in dict.fromkeys(drawn[: drawn.index("execve") + 1])] == ordered
+    assert list(dict.fromkeys(drawn[: drawn.index("execve") + 1])) == ordered
     assert {name for row in rows[1:] for name in _calls(row[0])} == set(parent) - {"rt_sigaction"}
 
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_sent_is_a_wrong_call(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as processes, open(tmp_path / "file", "w+b") as file:
         for options in ({"stdout": file}, {"stdin": 0}, {"input": file}, {"pass_fds": [file.fileno()]}):
             with pytest.raises(ValueError, match="can't be sent"):
-                list(run_many(["true"], executor=processes, **options))  # type: ignore[call-overload]
+                list(run_many(["true"], executor=processes, **options))
         with pytest.raises(TypeError, match="can't be sent"):
             list(run_many(["true"], executor=processes, on_output=lambda stream, data: None))
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import assert_type
 else:
 
-    def assert_type(value, kind):
+    def assert_type(value: object, kind: object) -> object:
         """As typing has it from Python 3.11 on."""
         return value
 

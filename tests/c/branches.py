@@ -47,6 +47,10 @@ def named(path: Path) -> dict[tuple[str, str, str], str]:
     return entries
 
 
+def _fits(name: tuple[str, str, str], key: tuple[str, str, str]) -> bool:
+    return all(a in ("*", b) for a, b in zip(name, key, strict=True))
+
+
 def main(directory: Path, names: Path) -> int:
     """Print the account; 1 if something is neither taken nor named, or named in vain."""
     total = taken = 0
@@ -62,7 +66,7 @@ def main(directory: Path, names: Path) -> int:
                 merged[key] = merged.get(key, 0) + count
     missing = merged
     known = named(names)
-    used = {name: [key for key in missing if all(a in ("*", b) for a, b in zip(name, key, strict=True))] for name in known}
+    used = {name: [key for key in missing if _fits(name, key)] for name in known}
     new = sorted(set(missing) - {key for keys in used.values() for key in keys})
     vain = sorted(name for name, keys in used.items() if not keys)
     where = f"{len(missing)} lines, {len(missing) - len(new)} of them named"
