@@ -94,7 +94,7 @@ def test_no_more_than_jobs_run_at_once(tmp_path: Path) -> None:
 
 def test_a_mapping_has_its_own_options() -> None:
     """They come before the common ones."""
-    cmds = [
+    cmds: list[Any] = [
         {"cmd": ["cat"], "input": "own"},
         {"cmd": "echo x; sleep 600", "timeout": 0.3},
         ["cat"],
