@@ -42,6 +42,7 @@ def is_alive(pid: int) -> bool:
 
 def stop(pid: int) -> None:
     """End a process that the test has left running on purpose."""
+    assert pid > 1, f"{pid} stands for many processes (kill(2))"
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

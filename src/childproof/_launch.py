@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TAIL_CHARACTERS = 400
 """How much of its log the error about a service quotes."""
 
+NOBODY_BETWEEN = {"contain": "session", "die_with_parent": False}
+"""No supervisor: a service does not die with this process."""
+
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.05
 """Seconds between two looks for the sign."""
 
@@ -42,7 +45,14 @@ def _make_command(cmd: Any, stdout: Any, stderr: Any, timeout: Any, options: dic
             raise ValueError(f'{name} of a service must be "null", a path, a descriptor or a file, not "{value}"')
     merge = stderr is None
     command = make_command(
-        cmd, timeout=timeout, stdout=stdout, stderr="capture" if merge else stderr, merge=merge, start="fork", **options
+        cmd,
+        timeout=timeout,
+        stdout=stdout,
+        stderr="capture" if merge else stderr,
+        merge=merge,
+        start="fork",
+        **NOBODY_BETWEEN,
+        **options,
     )
     return command._replace(attributes=command.attributes._replace(detach=True))
 
@@ -175,6 +185,8 @@ def _await(stand_in: Child[Any], sign: Ready, command: Command, logs: list[Log])
 def _let_go(stand_in: Child[Any], pidfile: str | None, command: Command, logs: list[Log]) -> int:
     """Write the pidfile, and make the service init's."""
     service = stand_in.service
+    if service <= 0:  # it is over; a number that is no pid must not get out, since kill(2) takes it for many
+        raise _not_ready(stand_in.kill_tree(), " at once", command, logs)
     try:
         if pidfile is not None:
             _pidfile.write(pidfile, service)
