@@ -46,7 +46,7 @@ def test_errors_of_each_stage() -> None:
     [
         (["exit 3", "exit 4", "exit 0"], 4, [3, 4, 0]),
         (["exit 3", "cat"], 3, [3, 0]),
-        (["echo", "exit 5"], 5, [0, 5]),
+        (["echo", "cat; exit 5"], 5, [0, 5]),
         (["true", "kill -9 $$"], -9, [0, -9]),
     ],
 )

@@ -10,6 +10,7 @@ from signal import SIGPIPE
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from childproof._census import Shared
 from childproof._command import make_command
 from childproof._exchange import Exchange, State
 from childproof._report import Facts, make_result
@@ -115,6 +116,11 @@ class _Pipeline:
         self._deadline = began + commands[0].timeout
         self._poller = select.poll()
         self._stages: list[Exchange] = []
+        self._census = Shared(self._own_sessions)
+
+    def _own_sessions(self) -> set[int]:
+        children = [stage.child for stage in self._stages]
+        return {child.pid for child in children if child.leads_group}
 
     def run(self) -> list[Result[Any]]:
         """Start all and drive them to their ends; whatever is raised meanwhile, none is left."""
@@ -134,6 +140,7 @@ class _Pipeline:
         before: Exchange | None = None
         for command in self._commands:
             stage = Exchange(self._linked(command, before), self._poller, self._began)
+            stage.take_census = self._census  # /proc is read once for all of them
             self._stages.append(stage)
             stage.begin()
             if before is not None:
@@ -151,6 +158,7 @@ class _Pipeline:
         return command._replace(stdin=link_in(fd))
 
     def _step(self, live: list[Exchange]) -> None:
+        self._census.renew()
         now = monotonic()
         left = min(stage.wake_at for stage in live) - now
         if left > 0:
@@ -160,6 +168,7 @@ class _Pipeline:
                     if stage.state is not State.DONE:
                         stage.ready(fd)
             now = monotonic()
+            self._census.renew()
         if now >= self._deadline:
             for stage in live:  # before the first is killed, of which others may end by themselves
                 stage.expire()
