@@ -87,8 +87,15 @@ class Census:
 
     """
 
-    def __init__(self, known_sessions: Container[int] = ()) -> None:
-        """Reads /proc. `known_sessions`: the sessions of other trees, which are told by them."""
+    def __init__(self, known_sessions: Container[int] = (), floor: int = 0) -> None:
+        """Reads /proc.
+
+        Args:
+            known_sessions: the sessions of other trees, which are told by them.
+            floor: who started before it, in ticks, is nobody's.
+
+        """
+        self._floor = floor
         began, read_at = monotonic(), ticks_now()
         table = _procfs.table()
         spared = line_of(os.getpid(), table)
@@ -97,6 +104,7 @@ class Census:
         self._groups: dict[int, list[Process]] = {}
         self._strangers: list[Process] | None = None
         self._pipes: dict[int, dict[str, set[bool]]] = {}
+        self._holders: dict[str, set[int]] | None = None
         self.processes = {
             pid: process for pid, process in table.items() if pid not in spared and not process.kernel_thread
         }
@@ -129,9 +137,18 @@ class Census:
             self._strangers = [
                 process
                 for process in self.processes.values()
-                if process.alive and process.session not in self._known_sessions
+                if process.alive and process.start >= self._floor and process.session not in self._known_sessions
             ]
         return [process for process in self._strangers if process.start >= floor]
+
+    def holders_of(self, links: Iterable[str]) -> set[int]:
+        """Who of the strangers has one of these pipes open."""
+        if self._holders is None:
+            self._holders = {}
+            for process in self._strangers or ():
+                for link in self.pipes_of(process.pid):
+                    self._holders.setdefault(link, set()).add(process.pid)
+        return {pid for link in links for pid in self._holders.get(link, ())}
 
     def pipes_of(self, pid: int) -> dict[str, set[bool]]:
         """The pipes that `pid` has open, by their links as ``pipe:[123]``: whether for writing, or not, or
@@ -143,17 +160,24 @@ class Census:
 
 
 class Shared:
-    """The census of several trees that one thread kills at the same time: read once for all of them."""
+    """The census of several trees that one thread kills at the same time: read once for all of them.
+
+    Attributes:
+        tokens: the marks of strangers, by pid and start, as they were read for one of the trees.
+
+    """
 
     def __init__(self, known_sessions: Callable[[], Container[int]]) -> None:
         """`known_sessions`: gives the sessions that those trees are told by."""
         self._known_sessions = known_sessions
+        self._floor = ticks_now() - 1
         self._census: Census | None = None
+        self.tokens: dict[tuple[int, int], list[bytes]] = {}
 
     def __call__(self) -> Census:
         census = self._census
         if census is None or monotonic() > census.good_until:
-            census = self._census = Census(self._known_sessions())
+            census = self._census = Census(self._known_sessions(), self._floor)
         return census
 
     def renew(self) -> None:

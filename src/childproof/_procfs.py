@@ -193,10 +193,16 @@ def command_line(pid: int) -> str | None:
 
 def tokens(pid: int) -> list[bytes]:
     """The tokens of the runs that `pid` belongs to, the outermost first. May block for ever."""
-    for item in _read_all(f"/proc/{pid}/environ", 1 << 21).split(b"\0"):
+    return seen_tokens(pid) or []
+
+
+def seen_tokens(pid: int) -> list[bytes] | None:
+    """`tokens`, or `None` where no environment can be seen, as amid an exec."""
+    data = _read_all(f"/proc/{pid}/environ", 1 << 21)
+    for item in data.split(b"\0"):
         if item.startswith(MARK + b"="):
             return item[len(MARK) + 1 :].split(b":")
-    return []
+    return [] if data else None
 
 
 def has_mark(pid: int, token: bytes) -> bool:

@@ -17,7 +17,7 @@ from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple, Protocol
 
 from childproof import _journal, _procfs
-from childproof._census import Census
+from childproof._census import Census, Shared
 from childproof._inspector import Finder, Roll, Wanted, signal_process
 from childproof._janitor import Job, janitor
 from childproof._procfs import Process
@@ -100,14 +100,21 @@ class Answers:
         self.commands: dict[int, str] = {}
         self.marked: set[int] = set()
 
-    def read(self, named: list[int], strangers: list[int], token: bytes | None) -> None:
-        """In the background: the command lines of `named`; who of `strangers` has the mark, and theirs."""
+    def read(self, named: list[int], strangers: list[Key], token: bytes, seen: dict[Key, list[bytes]] | None) -> None:
+        """In the background: the command lines of `named`; who of `strangers` has the mark, and theirs.
+        `seen` keeps the marks for other trees.
+        """
         self.commands.update(_procfs.command_lines(named))
-        if token is not None:
-            for pid in strangers:
-                if _procfs.has_mark(pid, token):
-                    self.commands.update(_procfs.command_lines((pid,)))
-                    self.marked.add(pid)
+        for key in strangers:
+            pid = key[0]
+            tokens = seen.get(key) if seen is not None else None
+            if tokens is None:
+                tokens = _procfs.seen_tokens(pid)
+                if seen is not None and tokens is not None:
+                    seen[key] = tokens
+            if tokens is not None and token in tokens:
+                self.commands.update(_procfs.command_lines((pid,)))
+                self.marked.add(pid)
 
 
 def send(process: Process, number: int) -> int:
@@ -138,7 +145,7 @@ class Tree:
         """
         self._keeper = keeper
         self._take_census = take_census
-        self._shares = take_census is not Census
+        self._shares = isinstance(take_census, Shared)
         self._root = root
         self._evidence = evidence
         self._floor = self._started() if start is None else start
@@ -192,7 +199,11 @@ class Tree:
         spared = self._root.supervisors
         strangers = [process for process in strangers if process.pid not in inside and process.pid not in spared]
         if self._evidence.pipes:
-            family.grow(inside, [process for process in strangers if self._holds_pipe(process, census)], self._floor)
+            some = strangers
+            if self._shares:
+                holders = census.holders_of(self._evidence.pipes)
+                some = [process for process in strangers if process.pid in holders or not pinned]
+            family.grow(inside, [process for process in some if self._holds_pipe(process, census)], self._floor)
         self._known.update((process.key, process) for process in inside.values())
         self._unknown = {process.key for process in strangers if process.pid not in inside}
         alive = [process for process in family.in_order(inside) if process.alive]
@@ -262,8 +273,9 @@ class Tree:
             return False
         self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
         self._answers = answers = Answers()
-        pids, candidates, token = [p.pid for p in named], [pid for pid, _ in strangers], self._evidence.token
-        self._job = janitor.submit(lambda: answers.read(pids, candidates, token))
+        pids, candidates, token = [p.pid for p in named], list(strangers), self._evidence.token or b""
+        seen = self._take_census.tokens if isinstance(self._take_census, Shared) else None
+        self._job = janitor.submit(lambda: answers.read(pids, candidates, token, seen))
         return True
 
     def answered(self) -> bool:
