@@ -290,7 +290,9 @@ static void release(struct cp_child *child)
 
 int cp_reap_command(struct cp_child *child)
 {
-    if (child->reaped || child->pid <= 0)
+    if (child->pid <= 0) /* an exception came before the spawn: there is nobody */
+        child->reaped = 1;
+    if (child->reaped)
         return 1;
     if (cp_ended_command(child) == 0 && cp_ended_own(child) == 0)
         return 0; /* it runs */

@@ -27,6 +27,10 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     "deadline": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02),
     "grace": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02, grace=0.02),
     "leftovers killed": lambda: childproof.run("sleep 600 & echo x", linger=0.01, leftovers="kill"),
+    "supervised": lambda: childproof.run("echo hi; exit 3", "input", die_with_parent=True),
+    "supervised, deadline": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02, die_with_parent=True),
+    "contained": lambda: childproof.run("echo hi; exit 3", contain="auto"),
+    "contained, deadline": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02, contain="auto"),
     "leftovers held": lambda: childproof.run("sleep 0.1 & echo x", linger=0.01),
 }
 

@@ -25,6 +25,8 @@ PROGRAM = Path(__file__).with_name("interrupts.py")
         ("lines", 1, "fails", 250),
         ("lines", 9, "deadline", 60),
         ("lines", 9, "leftovers held", 60),
+        ("lines", 1, "supervised", 250),
+        ("lines", 3, "contained", 60),
         ("memory", 1, "output", 80),
         ("memory", 1, "fails", 80),
         ("memory", 9, "deadline", 15),

@@ -577,7 +577,7 @@ class Exchange:
     def _is_over(self) -> bool:
         """Whether nobody has to wait for the child any more, nor for its supervisor."""
         reaped = self._reaped or self._child.reap()
-        return self._child.reaped if self._command.supervise else reaped
+        return reaped and (not self._child.supervised or self._child.reaped)
 
 
 _IN_SESSION = Contained("session", False)
