@@ -372,6 +372,14 @@ def test_a_lost_status_is_not_invented(monkeypatch: pytest.MonkeyPatch) -> None:
         os.waitpid(process.pid, 0)
         with pytest.warns(childproof.StatusLost, match=str(process.pid)):
             assert process.wait() == 125
+    with subprocess.Popen(["true"]) as process:
+        os.waitpid(process.pid, 0)
+        with pytest.raises(childproof.StatusLost), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            process.wait()
+        assert process.wait() == 125
+        child: Any = vars(process)["_child"]
+        assert child.pidfd == -1
 
 
 def test_the_status_that_another_wait_took_is_asked_of_the_kernel() -> None:

@@ -178,12 +178,11 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         if self.returncode is not None or child is None or not child.reap():
             return
         status = child.status()
-        if status is None and lost is None:
-            self.returncode = STATUS_LOST
-            _warn(StatusLost(f"the status of pid {self.pid} was taken by somebody else's wait, and is lost"))
-        else:
-            self.returncode = lost if status is None else status
+        unknown = STATUS_LOST if lost is None else lost
+        self.returncode = unknown if status is None else status
         self._release()
+        if status is None and lost is None:  # at last: a filter may make an error of it
+            _warn(StatusLost(f"the status of pid {self.pid} was taken by somebody else's wait, and is lost"))
 
     def _release(self) -> None:
         """Close the pidfd, unless somebody polls it. The lock is held."""
