@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
@@ -36,6 +37,15 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
 
 def is_alive(pid: int) -> bool:
     """Whether `pid` runs; a zombie does not."""
+    if not _procfs.pids():  # /proc is hidden
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            return not select.select([pidfd], [], [], 0)[0]
+        finally:
+            os.close(pidfd)
     process = _procfs.read_process(pid)
     return process is not None and process.alive
 

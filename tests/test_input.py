@@ -101,6 +101,7 @@ def write_all(sink: io.FileIO, data: bytes) -> None:
     sink.close()
 
 
+@pytest.mark.needs_proc
 def test_without_input_nothing_is_waited_for() -> None:
     """Stdin is null unless something else was asked for."""
     assert childproof.run("readlink /proc/$$/fd/0; cat") == (0, "/dev/null", "")
@@ -109,6 +110,7 @@ def test_without_input_nothing_is_waited_for() -> None:
 # ---- stdin= ----
 
 
+@pytest.mark.needs_proc
 def test_stdin(tmp_path: Path, pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
     """A path, a file, a descriptor or ours."""
     path = tmp_path / "file"
@@ -135,6 +137,7 @@ def lines(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [{"mode": "rb"}, {"mode": "r"}, {"mode": "r+b"}, {"mode": "rb", "buffering": 0}])
+@pytest.mark.needs_proc
 def test_a_regular_file_from_where_the_caller_is(lines: Path, options: dict[str, Any]) -> None:
     """It becomes stdin itself, beginning with what the caller has not read, not what Python has."""
     with open(lines, **options) as file:

@@ -83,6 +83,7 @@ def test_a_handler_of_the_callers_own() -> None:
         ({"text": False, "encoding": "utf-16"}, b"a  b"),
     ],
 )
+@pytest.mark.needs_proc
 def test_white_space_at_the_ends(options: dict[str, Any], out: Any) -> None:
     """Trimmed at both ends unless strip=False; text=False gives bytes, trimmed likewise."""
     result = childproof.run("tee /dev/stderr", input=b" \t\na  b \r\n\n", **options)
@@ -205,6 +206,7 @@ def test_a_file_catches_both_streams() -> None:
     assert result == (3, numbers, numbers)
 
 
+@pytest.mark.needs_proc
 def test_a_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lies in the directory for temporary files, unlinked, so that nothing can be left of it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -214,6 +216,7 @@ def test_a_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.needs_proc
 def test_without_a_place_for_files_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That there is none is in the result, as everything that befalls a command."""
 

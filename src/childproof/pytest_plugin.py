@@ -50,7 +50,7 @@ KINDS = ("descriptors", "children", "processes", "threads", "signals")
 DEFAULT_KINDS = ["descriptors", "children", "processes"]
 PATIENCE_SECONDS = 2.0
 
-MOST_DESCRIPTORS = 65536
+MOST_DESCRIPTORS = 2048
 """How many numbers are tried where no directory lists them."""
 
 LIBC_SIGNALS = 1 << 31 | 1 << 32
