@@ -24,7 +24,6 @@ from childproof.bench.contenders import Contender, Runner
 from childproof.bench.meter import Meter
 from childproof.bench.model import MissingError, Task
 
-
 HARMLESS = Task(("/bin/sh", "-c", "exit 0"))
 
 
