@@ -235,8 +235,29 @@ static void test_empty(void)
     cp_child_release(&child);
 }
 
+/* Released in another order than made; more blocks at once than are kept. */
+static void test_many(void)
+{
+    enum { MANY = 20 };
+    static struct cp_child child[MANY];
+    struct call call;
+    snprintf(trying, sizeof trying, "many at once");
+    call_probe(&call, "exit", "0");
+    call.request.stdio[1] = call.request.stdio[2] = CP_STDIO_NULL;
+    memset(child, 0, sizeof child);
+    for (int i = 0; i < MANY; i++) {
+        cp_child_init(&child[i]);
+        CHECK(cp_spawn(&child[i], &call.request) == 0, "stage %d, errno %d", child[i].stage, child[i].error);
+    }
+    for (int i = 1; i < MANY; i += 2)
+        finish(&child[i]);
+    for (int i = MANY - 2; i >= 0; i -= 2)
+        finish(&child[i]);
+}
+
 void test_others(void)
 {
+    test_many();
     test_strangers(1);
     test_strangers(0);
     test_group();

@@ -113,6 +113,25 @@ static void test_mask(int start)
     CHECK((uint64_t)said(&ending, "blocked") == wanted, "blocked %llx", said(&ending, "blocked"));
 }
 
+/* A mask that the request gives is the child's, whatever the caller's is. */
+static void test_given_mask(void)
+{
+    struct call call;
+    struct ending ending;
+    cp_sigset wanted;
+    snprintf(trying, sizeof trying, "a mask that is given");
+#if CP_PORTABLE
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGUSR2);
+#else
+    wanted = BIT(SIGUSR2);
+#endif
+    call_probe(&call, "state", NULL);
+    call.request.mask = &wanted;
+    drive(&call, NULL, &ending);
+    CHECK((uint64_t)said(&ending, "blocked") == BIT(SIGUSR2), "blocked %llx", said(&ending, "blocked"));
+}
+
 /* A handled signal that is pending in the host does not run in the child. */
 static void test_pending(int start)
 {
@@ -153,6 +172,8 @@ static void test_kept(void)
 void test_signals(void)
 {
     test_kept();
+    if (!emulated && !suspended_only)
+        test_given_mask();
     for (const struct way *start = starts; start->name; start++) {
         if (!may_start(start->value))
             continue;
