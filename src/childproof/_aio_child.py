@@ -10,6 +10,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from childproof._aio_delivery import Delivery
+
 from childproof._aio_wait import call_later, finish, wait_ready  # isort: skip  # says what is missing without anyio
 import anyio
 
@@ -25,31 +27,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from childproof._command import Command, OnOutput
+    from childproof._command import Command
     from childproof._options import Cmd, Options
     from childproof._result import Result
 
 Text = TypeVar("Text", bound=str | bytes)
-
-
-class Delivery:
-    """What becomes of the output as it comes. It knows nothing of the handle, which would be a cycle, and
-    a handle that nobody has any more is to end at once.
-
-    Attributes:
-        lines: the lines that are being fetched, if any.
-
-    """
-
-    def __init__(self, on_output: OnOutput | None) -> None:
-        self._on_output = on_output
-        self.lines: Lines | None = None
-
-    def __call__(self, stream: str, data: bytes) -> None:
-        if self.lines is not None:
-            self.lines.add(stream, data)
-        if self._on_output is not None:
-            self._on_output(stream, data)
 
 
 class Child(Generic[Text]):
