@@ -182,7 +182,6 @@ def run_many(
     progress: Callable[[Progress], object] | None = None,
     executor: Executor | None = None,
     batch: int | None = None,
-    input: Any = None,  # the contract's name, which is subprocess's
     text: Literal[True] = True,
     **options: Unpack[Options],
 ) -> Generator[Result[str], None, None]: ...
@@ -200,7 +199,6 @@ def run_many(
     progress: Callable[[Progress], object] | None = None,
     executor: Executor | None = None,
     batch: int | None = None,
-    input: Any = None,  # the contract's name, which is subprocess's
     text: bool,
     **options: Unpack[Options],
 ) -> Generator[Result[Any], None, None]: ...
