@@ -278,13 +278,23 @@ def _curve_panel(
         highest = max(point[1].p90 for points in lines.values() for point in points)
         axis.set_ylim(0, min(highest, 1.5 * max(values)) * 1.05 or 1)
     _scale(axis.yaxis, metric, logarithmic)
-    axis.set_xticks(places, [parameter(place) for place in places], rotation=0 if len(places) < 6 else 30)
+    shown = places if spread_x else _apart(places)
+    axis.set_xticks(shown, [parameter(place) for place in shown], rotation=0 if len(shown) < 6 else 30)
     axis.xaxis.minorticks_off()
     axis.set_xlabel(scenario.x_label)
     axis.set_ylabel(metric.heading + (", log scale" if logarithmic else ""))
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.set_axisbelow(True)
     _label_ends(axis, ends, logarithmic)
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Without those whose labels would cover the next one's."""
+    shown: list[float] = []
+    for place in places:
+        if not shown or place - shown[-1] > (places[-1] - places[0]) / 25:
+            shown.append(place)
+    return shown
 
 
 def _label_ends(axis: Any, ends: list[tuple[float, str, str]], logarithmic: bool) -> None:
