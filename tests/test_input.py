@@ -67,7 +67,7 @@ def pipe() -> Iterator[tuple[io.BufferedReader, io.FileIO]]:
         (b"", b""),
         (array("I"), b""),
     ],
-    ids=lambda value: repr(value)[:24],
+    ids=lambda value: repr(value)[:24] if isinstance(value, (str, bytes)) else type(value).__name__,
 )
 def test_data(source: Any, data: bytes) -> None:
     """Text and whatever has a buffer arrive byte by byte, however wide or far apart the items are."""
