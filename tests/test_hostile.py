@@ -8,11 +8,13 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import childproof
 from childproof import Outcome, _procfs
 from childproof._janitor import janitor
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
@@ -292,3 +294,22 @@ def test_the_deadline_holds_without_a_descriptor_left(runner_every_way: Runner) 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert took_less_than(1.5, began)
     assert (result.code, result.out) == (124, "hi")
+
+
+def test_a_mark_that_is_read_late_is_evidence_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who is found by nothing else dies too, where the background comes to it only after a while."""
+    submit = janitor.submit
+
+    def submit_late(function: Callable[[], Any]) -> Any:
+        def late() -> Any:
+            time.sleep(0.15)
+            return function()
+
+        return submit(late)
+
+    monkeypatch.setattr(janitor, "submit", submit_late)
+    pid_file = tmp_path / "pid"
+    daemon = f"(setsid sh -c 'echo $$ >{pid_file}; exec sleep 600' </dev/null >/dev/null 2>&1 &); sleep 600"
+    result = childproof.run(daemon, timeout=0.5)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert not is_alive(int(pid_file.read_text()))

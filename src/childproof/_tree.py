@@ -99,6 +99,7 @@ class Answers:
     def __init__(self) -> None:
         self.commands: dict[int, str] = {}
         self.marked: set[int] = set()
+        self.begun: list[Key] = []
 
     def read(self, named: list[int], strangers: list[Key], token: bytes, seen: dict[Key, list[bytes]] | None) -> None:
         """In the background: the command lines of `named`; who of `strangers` has the mark, and theirs.
@@ -107,6 +108,7 @@ class Answers:
         self.commands.update(_procfs.command_lines(named))
         for key in strangers:
             pid = key[0]
+            self.begun.append(key)
             tokens = seen.get(key) if seen is not None else None
             if tokens is None:
                 tokens = _procfs.seen_tokens(pid)
@@ -154,6 +156,10 @@ class Tree:
         self._job: Job | None = None
         self._answers = Answers()
         self._marked: set[Key] = set()
+        self._strangers: list[Key] = []
+        self._late: set[Key] = set()
+        self._slow = False
+        self.unread = False
         self._asked: dict[int, Key] = {}
         self._roll = Roll([])
         self._finder = Finder([Wanted(link) for link in evidence.pipes])
@@ -267,13 +273,16 @@ class Tree:
 
     def ask(self, members: list[Process]) -> bool:
         """Ask for names and marks of who is new; whether there was anything to ask."""
-        named = [p for p in members if p.key not in self.commands]
-        strangers = self._unknown if self._evidence.token is not None else set()
+        # Once something took too long names are not asked for any more: they would hold up the marks.
+        named = [] if self._slow else [p for p in members if p.key not in self.commands]
+        strangers = list(self._unknown - self._late) if self._evidence.token is not None else []
+        self.unread = False
         if not named and not strangers:
             return False
         self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
         self._answers = answers = Answers()
-        pids, candidates, token = [p.pid for p in named], list(strangers), self._evidence.token or b""
+        self._strangers = strangers
+        pids, candidates, token = [p.pid for p in named], strangers, self._evidence.token or b""
         seen = self._take_census.tokens if isinstance(self._take_census, Shared) else None
         self._job = janitor.submit(lambda: answers.read(pids, candidates, token, seen))
         return True
@@ -288,6 +297,11 @@ class Tree:
         """
         if self._job is None:
             return False
+        begun = list(self._answers.begun)
+        if not self._job.done.is_set():
+            self._slow = True
+            self._late.update(begun[-1:])  # whose file may never come
+            self.unread = len(begun) < len(self._strangers)
         janitor.answer(self._job)
         self._job = None
         commands, marked = dict(self._answers.commands), set(self._answers.marked)
@@ -403,7 +417,10 @@ class Killing:
             self._look()
             if self._tree.ask(self._members):
                 self._asking = True
-                self._ask_until = min(now + NAMES_SECONDS, self._give_up_at)
+                # Whoever is known is not kept waiting for his end; marks alone are waited for while there
+                # is time, since on a busy machine they come late.
+                until = now + NAMES_SECONDS if self._members else self._give_up_at
+                self._ask_until = min(until, self._give_up_at)
                 return min(now + 0.0005, self._ask_until)
         return self._strike(now) if self._members else self._without_members(now)
 
@@ -465,7 +482,7 @@ class Killing:
         if not self._killed and self._tree.root_runs():
             self._struck_blindly = (self._tree.root_info(),)
         if not self._tree.strike_blindly():
-            return None
+            return now + 0.001 if self._tree.unread and now < self._give_up_at else None
         if now >= self._give_up_at:
             self.survivors = (self._tree.root_info(),)
             return None
