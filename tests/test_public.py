@@ -15,6 +15,7 @@ import pytest
 
 import childproof
 import user_code
+from childproof._cli import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("childproof", "childproof.aio")
@@ -96,10 +97,26 @@ def test_docstrings(name: str, value: Any) -> None:
 # ---- what a user's tools see ----
 
 
-@pytest.mark.parametrize("function", user_code.FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(function, id=function.__name__, marks=[pytest.mark.needs_proc] * (function is user_code.looking))
+        for function in user_code.FUNCTIONS
+    ],
+)
 def test_what_a_user_writes(function: Callable[[], object]) -> None:
     """It runs; what the types are is said by mypy and pyright, which both read that file."""
     function()
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help(name: str) -> None:
+    """Each subcommand has one, which also says what its exit status means, in 100 columns at most."""
+    code, out, err = childproof.run([sys.executable, "-m", "childproof", name, "--help"], timeout=60)
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: ")
+    assert "exit status" in out.lower()
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_types_are_shipped() -> None:
