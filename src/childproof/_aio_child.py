@@ -19,7 +19,7 @@ from childproof._command import make_command
 from childproof._exchange import Exchange
 from childproof._lines import Lines
 from childproof._scheduler import Scheduler
-from childproof._spawner import SPAWNING
+from childproof._spawner import STARTED
 from childproof._start import not_started
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Child(Generic[Text]):
             for job in self._scheduler.jobs:
                 self._exchange = job.exchange
             pause = 0.0005
-            while not self._is_over() and self._exchange and self._exchange.child.settle() == SPAWNING:
+            while not self._is_over() and self._exchange and self._exchange.child.settle() != STARTED:
                 await self._turn(pause)
                 pause = min(2 * pause, 0.02)
         except BaseException:
