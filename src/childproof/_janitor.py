@@ -79,8 +79,14 @@ class Janitor:
         job = Job(function)
         with self._lock:
             waiting = bool(self._jobs)  # then the thread is awake, or about to be
-            self._jobs.append(job)
-            if not self._ensure_thread(poke=not waiting):
+            try:
+                self._jobs.append(job)
+                started = self._ensure_thread(poke=not waiting)
+            except BaseException:  # an interrupt; later jobs would take the thread for woken by this one
+                if job in self._jobs:
+                    self._jobs.remove(job)
+                raise
+            if not started:
                 self._jobs.remove(job)
                 job.done.set()
         return job
@@ -102,8 +108,12 @@ class Janitor:
     def adopt(self, child: Child) -> None:
         """Drain and reap `child`, which the caller must not touch any more."""
         with self._lock:
-            self._children.append(child)
-            self._ensure_thread()
+            try:
+                self._children.append(child)
+                self._ensure_thread()
+            except BaseException:  # an interrupt: the child is adopted all the same
+                self._poke()
+                raise
         self._shed()
 
     def retry(self, chore: Callable[[], bool]) -> None:
