@@ -82,9 +82,14 @@ class Janitor:
             try:
                 self._jobs.append(job)
                 started = self._ensure_thread(poke=not waiting)
+<<<<<<< HEAD
             except BaseException:  # an interrupt; later jobs would take the thread for woken by this one
                 if job in self._jobs:
                     self._jobs.remove(job)
+=======
+            except BaseException:  # or whoever comes next would take a sleeping thread for awake
+                self._jobs = deque(other for other in self._jobs if other is not job)
+>>>>>>> deaeb39 (An interrupt while a job is given to the background leaves no job that nobody is woken for)
                 raise
             if not started:
                 self._jobs.remove(job)
