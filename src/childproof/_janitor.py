@@ -78,18 +78,12 @@ class Janitor:
         """
         job = Job(function)
         with self._lock:
-            waiting = bool(self._jobs)  # then the thread is awake, or about to be
             try:
                 self._jobs.append(job)
-                started = self._ensure_thread(poke=not waiting)
-<<<<<<< HEAD
-            except BaseException:  # an interrupt; later jobs would take the thread for woken by this one
+                started = self._ensure_thread()
+            except BaseException:  # an interrupt: the thread may not have been woken for it
                 if job in self._jobs:
                     self._jobs.remove(job)
-=======
-            except BaseException:  # or whoever comes next would take a sleeping thread for awake
-                self._jobs = deque(other for other in self._jobs if other is not job)
->>>>>>> deaeb39 (An interrupt while a job is given to the background leaves no job that nobody is woken for)
                 raise
             if not started:
                 self._jobs.remove(job)
@@ -149,8 +143,8 @@ class Janitor:
 
     # ---- under the lock ----
 
-    def _ensure_thread(self, poke: bool = True) -> bool:
-        """Start the thread, or with `poke` wake it; whether there is one."""
+    def _ensure_thread(self) -> bool:
+        """Start the thread, or wake it; whether there is one."""
         stuck = self._busy_since is not None and monotonic() - self._busy_since > STUCK_AFTER
         if self._current is None or not self._current.is_alive() or stuck:
             self._running = None
@@ -161,7 +155,7 @@ class Janitor:
             except RuntimeError:  # no thread can be had now; what waits is done when one can
                 self._current = None
                 return False
-        elif poke:
+        else:
             self._poke()
         return True
 
