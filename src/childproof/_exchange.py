@@ -106,6 +106,7 @@ class Exchange:
     _grace_until = inf
     _exited = False
     _reaped = False
+    _let_go = False
     _tree: Tree | None = None
     _killing: Killing | None = None
     _autopsy: Autopsy | None = None
@@ -557,6 +558,8 @@ class Exchange:
 
     def _release(self) -> None:
         """Let go of every descriptor; what must be drained or reaped yet goes to the background."""
+        if self._let_go:
+            return
         child, streams = self._child, self._streams
         streams.stop_feeding()
         held = bool(streams.open) and streams.hand_over()
@@ -573,6 +576,7 @@ class Exchange:
             from childproof._janitor import janitor
 
             janitor.retry(self._group.remove)
+        self._let_go = True
 
     def _is_over(self) -> bool:
         """Whether nobody has to wait for the child any more, nor for its supervisor."""

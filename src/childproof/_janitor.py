@@ -108,7 +108,8 @@ class Janitor:
         """Drain and reap `child`, which the caller must not touch any more."""
         with self._lock:
             try:
-                self._children.append(child)
+                if child not in self._children:  # once more, after an interrupt here
+                    self._children.append(child)
                 self._ensure_thread()
             except BaseException:  # an interrupt: the child is adopted all the same
                 self._poke()
@@ -337,8 +338,10 @@ def _drain(child: Child, slot: int) -> bool:
 
 
 def _finished(child: Child) -> bool:
-    """Reap what can be reaped; let go of a child that needs nothing more."""
-    if child.state != DISOWNED:
+    """Reap what can be reaped; let go of a child that needs nothing more, or that was released already
+    by whoever an interrupt kept from knowing that it is ours.
+    """
+    if child.state != DISOWNED and not child.let_go:
         if not child.reaped:
             child.settle(child.ended() != 0)
             child.reap()

@@ -373,6 +373,11 @@ class Child:
         lib.cp_kill_suspended(self._c)
 
     @property
+    def let_go(self) -> bool:
+        """`release` was called."""
+        return self._c is _RELEASED
+
+    @property
     def pid(self) -> int:
         """The process id; 0 where no child was made, or it is not ours (a copy after a fork)."""
         return int(self._c.pid)

@@ -162,10 +162,11 @@ class Streams:
     def hand_over(self) -> bool:
         """Forget the output pipes; whether any is open, which is somebody else's to drain now."""
         handed = any(self._child.fd(output.slot) >= 0 for output in self.open.values())
-        for output in self.open.values():
-            forget(self._registry, output.fd)
+        while self.open:  # one by one: an interrupt may come between, and then this is called again
+            fd, output = next(iter(self.open.items()))
+            forget(self._registry, fd)
             output.ended()
-        self.open.clear()
+            del self.open[fd]
         return handed
 
     # ---- one step ----
