@@ -15,9 +15,10 @@ from childproof.pytest_plugin import children as children
 from childproof.pytest_plugin import descriptors as descriptors
 from runners import runner, runner_every_way  # noqa: F401  # fixtures
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts a job in the background so, and then the interrupts of the tests would not come.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts a job in the background so, and nohup does: then commands that are to die of these would not.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 CHILDREN = Path(__file__).with_name("children.py")
 
