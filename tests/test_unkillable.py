@@ -129,11 +129,12 @@ def test_a_frozen_grandchild(freezer: Freezer) -> None:
 
 def test_no_thread_is_stuck(freezer: Freezer) -> None:
     """While one command's child is frozen the background serves others as ever."""
+    threads = background_threads()  # other tests may have started some
     result = childproof.run(
         ["sh", "-c", "echo $$; exec sleep 600"], timeout=0.5, on_output=freeze_when_it_speaks(freezer)
     )
     assert result.survivors
-    assert wait_until(lambda: background_threads() == 1), "one is stuck, and was replaced"
+    assert wait_until(lambda: background_threads() <= threads + 1), "one is stuck, and was replaced"
     assert janitor.answer(_done(janitor.submit(lambda: 7))) == 7
     other = childproof.run("sleep 600 & echo ok")
     assert other.held[0].command in ("sleep 600", "[sleep]")
@@ -213,6 +214,7 @@ def tracer() -> Iterator[Tracer]:
 @pytest.mark.usefixtures("every_way")
 def test_a_child_under_a_stopped_tracer(tracer: Tracer) -> None:
     """It is dead and can't be reaped: a survivor, until its tracer is gone."""
+    threads = background_threads()  # other tests may have started some
     began = time.monotonic()
     result = childproof.run(
         ["sh", "-c", "echo $$; exec sleep 600"], timeout=1, on_output=lambda _, data: tracer.trace(int(data))
@@ -221,7 +223,7 @@ def test_a_child_under_a_stopped_tracer(tracer: Tracer) -> None:
     assert result.code == 124
     assert [info.pid for info in result.survivors] == [result.pid]
     assert _procfs.read_process(result.pid) is not None
-    assert wait_until(lambda: background_threads() == 1), "one is stuck, and was replaced"
+    assert wait_until(lambda: background_threads() <= threads + 1), "one is stuck, and was replaced"
     tracer.end()
     tracer.processes.clear()
     assert wait_until(lambda: _procfs.read_process(result.pid) is None), "nobody has reaped it"
