@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from childproof import _procfs
+from childproof._processes import procfs
 from childproof.pytest_plugin import children as children
 from childproof.pytest_plugin import descriptors as descriptors
 from runners import runner, runner_every_way  # noqa: F401  # fixtures
@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
 
 def is_alive(pid: int) -> bool:
     """Whether `pid` runs; a zombie does not."""
-    if not _procfs.pids():  # /proc is hidden
+    if not procfs.pids():  # /proc is hidden
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -47,7 +47,7 @@ def is_alive(pid: int) -> bool:
             return not select.select([pidfd], [], [], 0)[0]
         finally:
             os.close(pidfd)
-    process = _procfs.read_process(pid)
+    process = procfs.read_process(pid)
     return process is not None and process.alive
 
 

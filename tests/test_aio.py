@@ -20,7 +20,7 @@ import trio
 
 import childproof
 from childproof import CommandError, Outcome, SpawnError, aio
-from childproof._router import Router
+from childproof._many.router import Router
 from conftest import SLACK_SECONDS, is_alive, wait_until
 
 Run = Callable[[Callable[[], Awaitable[Any]]], Any]

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Examined, Outcome, _autopsy, _inspector, _procfs, _waits
+from childproof import Examined, Outcome
+from childproof._processes import autopsy, inspector, procfs, waits
 from conftest import SLACK_SECONDS, stop, wait_until
 
 AT_MOST_SECONDS = 60
@@ -27,7 +28,7 @@ AT_MOST_SECONDS = 60
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read in the background comes late where the processors are others': it is waited for."""
-    monkeypatch.setattr(_autopsy, "AUTOPSY_SECONDS", SLACK_SECONDS)
+    monkeypatch.setattr(autopsy, "AUTOPSY_SECONDS", SLACK_SECONDS)
 
 
 def by_command(result: childproof.Result[Any]) -> dict[str, Examined]:
@@ -104,8 +105,8 @@ def test_only_on_demand_and_only_at_the_deadline() -> None:
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """/proc/PID/syscall that blocks, as while its process hangs in an exec."""
     release = threading.Event()
-    monkeypatch.setattr(_waits, "_task_waits", lambda process, tid: str(release.wait(600)))
-    monkeypatch.setattr(_autopsy, "AUTOPSY_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "_task_waits", lambda process, tid: str(release.wait(600)))
+    monkeypatch.setattr(autopsy, "AUTOPSY_SECONDS", 0.1)
     yield
     release.set()
 
@@ -139,10 +140,10 @@ def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_in_the_autopsy_kills_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a state as the others: what is raised in it propagates after the killing."""
 
-    def interrupt(autopsy: _autopsy.Autopsy, now: float) -> float:
+    def interrupt(autopsy: autopsy.Autopsy, now: float) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_autopsy.Autopsy, "step", interrupt)
+    monkeypatch.setattr(autopsy.Autopsy, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         childproof.run("sleep 600; sleep 600", timeout=0.2, autopsy=True)
 
@@ -183,10 +184,10 @@ def test_the_kernels_line(line: str, text: str, monkeypatch: pytest.MonkeyPatch)
     if os.uname().machine != "x86_64":
         pytest.skip("the numbers are those of x86_64")
     files = {"syscall": line.encode(), "wchan": b"some_function"}
-    monkeypatch.setattr(_inspector, "read_proc", lambda path, limit: files[path.rpartition("/")[2]])
-    process = _procfs.read_process(os.getpid())
+    monkeypatch.setattr(inspector, "read_proc", lambda path, limit: files[path.rpartition("/")[2]])
+    process = procfs.read_process(os.getpid())
     assert process is not None
-    assert _waits._task_waits(process, process.pid) == text
+    assert waits._task_waits(process, process.pid) == text
 
 
 # ---- the command line ----
@@ -194,8 +195,9 @@ def test_the_kernels_line(line: str, text: str, monkeypatch: pytest.MonkeyPatch)
 
 PATIENT = """
 import sys
-from childproof import _autopsy, _cli
-_autopsy.AUTOPSY_SECONDS = 5
+from childproof import _cli
+from childproof._processes import autopsy
+autopsy.AUTOPSY_SECONDS = 5
 sys.argv[0] = "childproof"
 sys.exit(_cli.main())
 """
@@ -236,18 +238,18 @@ def tree() -> Iterator[int]:
     host = subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE)
     assert host.stdout is not None
     host.stdout.readline()
-    (pid,) = (p.pid for p in _procfs.table().values() if p.ppid == host.pid)
+    (pid,) = (p.pid for p in procfs.table().values() if p.ppid == host.pid)
     yield pid
     host.send_signal(signal.SIGINT)
     host.stdout.close()
     host.wait(AT_MOST_SECONDS)
-    for process in _procfs.table().values():
-        if (_procfs.command_line(process.pid) or "").startswith("sleep 60") and _is_ours(process.pid, pid):
+    for process in procfs.table().values():
+        if (procfs.command_line(process.pid) or "").startswith("sleep 60") and _is_ours(process.pid, pid):
             stop(process.pid)
 
 
 def _is_ours(pid: int, root: int) -> bool:
-    return _procfs.has_mark(pid, os.environ["CHILDPROOF_RUN"].encode())
+    return procfs.has_mark(pid, os.environ["CHILDPROOF_RUN"].encode())
 
 
 def test_tree(tree: int) -> None:
@@ -284,12 +286,12 @@ def test_tree_as_a_table(tree: int) -> None:
 
 def test_tree_of_nobody() -> None:
     """Is said, on one line."""
-    assert cli("tree", _procfs.PID_LIMIT, code=125).count("\n") == 1
+    assert cli("tree", procfs.PID_LIMIT, code=125).count("\n") == 1
     assert "invalid int" in cli("tree", "x", code=2)
 
 
 def test_tree_of_an_ancestor_does_not_show_itself() -> None:
     """The process that looks is no part of what it looks at."""
     answer = json.loads(cli("tree", "--json", os.getpid()))
-    assert not [row for row in answer["processes"] if "_autopsy.AUTOPSY_SECONDS" in row["command"]]
+    assert not [row for row in answer["processes"] if "autopsy.AUTOPSY_SECONDS" in row["command"]]
     assert answer["processes"][0]["pid"] == os.getpid()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from childproof import Holder, Outcome, ProcessInfo, Usage
-from childproof._cli_base import Outlet
+from childproof._cli.base import Outlet
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 CLI = [sys.executable, "-m", "childproof", "run"]

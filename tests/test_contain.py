@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Contained, Outcome, _cgroup, _procfs, _spawner
+from childproof import Contained, Outcome, _cgroup, _spawner
 from childproof._command import make_command
 from childproof._janitor import janitor
+from childproof._processes import procfs
 from childproof.pytest_plugin import children
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from test_hostile import STUBBORN
@@ -44,7 +45,7 @@ class Sleepers:
 
     def pids(self) -> list[int]:
         """Who sleeps."""
-        return [pid for pid in _procfs.pids() if is_alive(pid) and self.sleep == (_procfs.command_line(pid) or "")]
+        return [pid for pid in procfs.pids() if is_alive(pid) and self.sleep == (procfs.command_line(pid) or "")]
 
     def gone(self) -> bool:
         """Whether nobody does."""
@@ -349,7 +350,7 @@ def test_a_group_signal_is_not_the_supervisors() -> None:
 
 def supervisors() -> list[int]:
     """Those of this process."""
-    return [pid for pid in children() if "_supervisor" in (_procfs.command_line(pid) or "")]
+    return [pid for pid in children() if "_supervisor" in (procfs.command_line(pid) or "")]
 
 
 def test_the_supervisor_stays_with_leftovers(sleepers: Sleepers) -> None:
@@ -361,7 +362,7 @@ def test_the_supervisor_stays_with_leftovers(sleepers: Sleepers) -> None:
     links = [os.readlink(f"/proc/{supervisor}/fd/{fd}") for fd in os.listdir(f"/proc/{supervisor}/fd")]
     assert links.count("/dev/null") == 3
     assert sorted(link.partition(":")[0] for link in links if link != "/dev/null") == ["anon_inode"] * 3 + ["socket"]
-    assert _procfs.read_process(result.pid) is None, "a zombie"
+    assert procfs.read_process(result.pid) is None, "a zombie"
     assert janitor.busy()
     stop(int(result.out))
     assert wait_until(lambda: not supervisors() and not janitor.busy())
@@ -773,7 +774,7 @@ def test_a_pid_namespace_of_its_own() -> None:
     assert len(inside) <= 4
     assert result.contained == Contained("pidns", proven=True)
     with childproof.start(["sleep", "600"], contain="pidns") as child:
-        assert _procfs.command_line(child.pid) == "sleep 600"
+        assert procfs.command_line(child.pid) == "sleep 600"
         result = child.kill_tree()
     assert (result.code, [info.pid for info in result.killed]) == (-9, [result.pid])
     assert result.usage is not None
@@ -825,7 +826,7 @@ def test_the_death_of_the_init_is_everybodys(sleepers: Sleepers) -> None:
     with childproof.start(family(sleepers.sleep) + "wait", contain="pidns") as child:
         assert sleepers.come(FAMILY)
         (supervisor,) = supervisors()
-        (init,) = [process.pid for process in _procfs.table().values() if process.ppid == supervisor]
+        (init,) = [process.pid for process in procfs.table().values() if process.ppid == supervisor]
         os.kill(init, signal.SIGKILL)
         result = child.result(60)
     assert (result.code, result.outcome) == (125, Outcome.STATUS_LOST)

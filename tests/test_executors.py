@@ -13,7 +13,7 @@ import pytest
 
 import childproof
 from childproof import CommandError, Outcome, run_many
-from childproof._executors import Batcher
+from childproof._many.executors import Batcher
 from conftest import is_alive, wait_until
 
 ALONE: Any = {"die_with_parent": False}

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Holder, _holders, _procfs, _sockets
+from childproof import Holder
+from childproof._processes import holders, procfs, sockets
 from conftest import stop, wait_until
 
 CLI = [sys.executable, "-m", "childproof", "holders"]
@@ -196,10 +197,10 @@ def test_a_file_named_like_a_port(sleeper: Any, tmp_path: Path, monkeypatch: pyt
 def test_an_address_as_the_kernel_has_it() -> None:
     """Words in the machine's order."""
     if sys.byteorder == "little":
-        assert _sockets._address("0100007F:1538") == ("127.0.0.1", 5432)
-        assert _sockets._address("00000000000000000000000001000000:0050") == ("[::1]", 80)
+        assert sockets._address("0100007F:1538") == ("127.0.0.1", 5432)
+        assert sockets._address("00000000000000000000000001000000:0050") == ("[::1]", 80)
     else:
-        assert _sockets._address("7F000001:1538") == ("127.0.0.1", 5432)
+        assert sockets._address("7F000001:1538") == ("127.0.0.1", 5432)
 
 
 # ---- the search for the holders of a command's pipes ----
@@ -207,13 +208,13 @@ def test_an_address_as_the_kernel_has_it() -> None:
 
 def test_a_search_has_a_bound(sleeper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks a slice at a time, the youngest processes first, and does not claim to have seen all."""
-    monkeypatch.setattr(_holders, "SLICE_SECONDS", 0)
+    monkeypatch.setattr(holders, "SLICE_SECONDS", 0)
     reader, writer = os.pipe()
     try:
         pid = sleeper(stdout=writer)
         link = os.readlink(f"/proc/self/fd/{writer}")
-        monkeypatch.setattr(_procfs, "pids", lambda: [1, os.getpid(), pid])
-        search = _holders.Search({link: "stdout", "pipe:[0]": "stderr"}, None)
+        monkeypatch.setattr(procfs, "pids", lambda: [1, os.getpid(), pid])
+        search = holders.Search({link: "stdout", "pipe:[0]": "stderr"}, None)
         assert wait_until(lambda: all(job.done.is_set() for job in search._jobs))
         found = search.holders()
         assert found[0].command == "sleep 600", "the names do not wait for the whole search"

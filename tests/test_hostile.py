@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Outcome, _procfs
+from childproof import Outcome
 from childproof._janitor import janitor
+from childproof._processes import procfs
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from runners import Runner
 
@@ -42,7 +43,7 @@ def test_a_holder_does_not_hold_the_call(runner_every_way: Runner) -> None:
         assert (holder.fds, holder.streams) == ((1, 2), ("stdout", "stderr"))
         assert not holder.escaped
         assert is_alive(holder.pid)
-        assert _procfs.read_process(result.pid) is None, "a zombie"
+        assert procfs.read_process(result.pid) is None, "a zombie"
     finally:
         stop(holder.pid)
 
@@ -265,9 +266,9 @@ def test_a_busy_script_is_waited_for(runner: Runner, tmp_path: Path) -> None:
 
 def test_the_deadline_holds_without_proc(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /proc shows nobody the child and its group are killed all the same."""
-    monkeypatch.setattr(_procfs, "pids", list)
-    monkeypatch.setattr(_procfs, "table", dict)
-    monkeypatch.setattr(_procfs, "read_process", lambda pid: None)
+    monkeypatch.setattr(procfs, "pids", list)
+    monkeypatch.setattr(procfs, "table", dict)
+    monkeypatch.setattr(procfs, "read_process", lambda pid: None)
     began = time.monotonic()
     result = runner("echo $$; sleep 600; echo x", timeout=0.5)
     assert took_less_than(1.5, began)

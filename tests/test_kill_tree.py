@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import _procfs, _tree
+from childproof._processes import procfs
+from childproof._processes import tree as trees
 from childproof._spawner import FEATURES
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 from forcing import force
@@ -97,16 +98,16 @@ def test_who_loses_the_parent_while_it_is_killed(start: Any, monkeypatch: pytest
     """Known from the first look on: what the killing itself orphans is found again."""
     root, pids = start("for i in 1 2 3; do setsid sh -c 'setsid sleep 600 & echo $!; wait' & done; wait", 3)
     struck = []
-    send_all = _tree.Tree.signal
+    send_all = trees.Tree.signal
 
     def kill_only_the_first(tree: Any, members: list[Any], number: int) -> list[Any]:
         if number != signal.SIGKILL:
             return send_all(tree, members, number)
         struck.append(len(members))
-        _tree.send(members[0], number)
+        trees.send(members[0], number)
         return members[:1]
 
-    monkeypatch.setattr(_tree.Tree, "signal", kill_only_the_first)
+    monkeypatch.setattr(trees.Tree, "signal", kill_only_the_first)
     killed, survivors = childproof.kill_tree(root.pid, timeout=60)
     assert len(killed) == 7
     assert not survivors
@@ -152,7 +153,7 @@ def test_never_the_caller_nor_its_ancestors() -> None:
         childproof.kill_tree(os.getpid())
     with pytest.raises(ValueError, match="ancestor"):
         childproof.kill_tree(os.getppid())
-    if (_procfs.read_process(2) or 0) and _procfs.read_process(2).kernel_thread:  # type: ignore[union-attr]
+    if (procfs.read_process(2) or 0) and procfs.read_process(2).kernel_thread:  # type: ignore[union-attr]
         with pytest.raises(ValueError, match="kernel"):
             childproof.kill_tree(2)
 
@@ -160,7 +161,7 @@ def test_never_the_caller_nor_its_ancestors() -> None:
 def test_no_such_process() -> None:
     """Nobody, and a thread, which is no process."""
     with pytest.raises(ProcessLookupError):
-        childproof.kill_tree(_procfs.PID_LIMIT)
+        childproof.kill_tree(procfs.PID_LIMIT)
     with subprocess.Popen([sys.executable, "-c", THREADED], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         tid = int(process.stdout.readline())
@@ -231,7 +232,7 @@ def test_grace(start: Any, tmp_path: Path) -> None:
 def test_grace_ends(start: Any) -> None:
     """SIGKILL for whoever ignores SIGTERM, also where it is stopped."""
     root, _ = start("trap '' TERM; echo 1; kill -STOP $$; sleep 600", 1)
-    assert wait_until(lambda: (_procfs.read_process(root.pid) or 0) and is_alive(root.pid))
+    assert wait_until(lambda: (procfs.read_process(root.pid) or 0) and is_alive(root.pid))
     began = time.monotonic()
     killed, _ = childproof.kill_tree(root.pid, grace=0.5, timeout=600)
     assert time.monotonic() - began >= 0.5
@@ -261,9 +262,9 @@ def test_a_member_of_another_user_survives() -> None:
     tree = "sleep 600 & echo $!; setpriv --reuid=65533 --regid=65533 --clear-groups sleep 600 & echo $!; wait"
     killer = (
         "import os, sys, childproof\n"
-        "from childproof import _tree\n"
-        "send = _tree.send\n"
-        "_tree.send = lambda process, number: 1 if process.pid == int(sys.argv[2]) else send(process, number)\n"
+        "from childproof._processes import tree\n"
+        "send = tree.send\n"
+        "tree.send = lambda process, number: 1 if process.pid == int(sys.argv[2]) else send(process, number)\n"
         "killed, survivors = childproof.kill_tree(int(sys.argv[1]), timeout=0.3)\n"
         "print(sorted(info.pid for info in killed), [info.pid for info in survivors])"
     )
@@ -283,13 +284,13 @@ def test_a_thousand_are_killed_in_some_passes(start: Any, monkeypatch: pytest.Mo
     script = f"i=0; while [ $i -lt {count} ]; do setsid sleep 600 & i=$((i+1)); done; echo $i; wait"
     root, _ = start(script, 1)
     passes = []
-    members = _tree.Tree.members
+    members = trees.Tree.members
 
-    def counted(tree: _tree.Tree) -> list[Any]:
+    def counted(tree: trees.Tree) -> list[Any]:
         passes.append(1)
         return members(tree)
 
-    monkeypatch.setattr(_tree.Tree, "members", counted)
+    monkeypatch.setattr(trees.Tree, "members", counted)
     killed, survivors = childproof.kill_tree(root.pid, timeout=60)
     assert len(killed) == count + 1
     assert not survivors
@@ -321,7 +322,7 @@ def test_nobody_is_in_the_session_of_a_root_without_a_number() -> None:
     """0 is what the session of a process reads as that was put into a container from outside, and 1 is the
     parent of every orphan: neither is evidence. Only looked, nobody is signalled.
     """
-    tree = _tree.Tree(Unborn(), _tree.Evidence(0.0, None, {}, ()), 0)
+    tree = trees.Tree(Unborn(), trees.Evidence(0.0, None, {}, ()), 0)
     assert tree.members() == []
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import SpawnError, _procfs
-from childproof._procfs import read_process
+from childproof import SpawnError
+from childproof._processes import procfs
+from childproof._processes.procfs import read_process
 from childproof.pytest_plugin import children
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 from forcing import every_way  # noqa: F401  # a fixture
@@ -493,5 +494,5 @@ def test_the_advice_of_the_held_pipe_warning() -> None:
     assert result.held == ()
     assert result.killed == ()
     assert is_alive(int(pid))
-    assert _procfs.read_process(result.pid) is None
+    assert procfs.read_process(result.pid) is None
     stop(int(pid))

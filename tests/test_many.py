@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import CommandError, Outcome, Progress, _budget, _many, run_many
-from childproof._budget import Budget
-from childproof._router import Router
-from childproof._scheduler import STALE_TIMES, Scheduler
+from childproof import CommandError, Outcome, Progress, run_many
+from childproof._many import budget
+from childproof._many import run_many as many
+from childproof._many.budget import Budget
+from childproof._many.router import Router
+from childproof._many.scheduler import STALE_TIMES, Scheduler
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 JOBS = {"poll": 8, "epoll": 100}
@@ -106,7 +108,7 @@ def test_a_mapping_has_its_own_options() -> None:
 
 def test_order_does_not_cost_memory_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the first command runs on, only so many others are started."""
-    monkeypatch.setattr(_many, "MOST_WAITING", 10)
+    monkeypatch.setattr(many, "MOST_WAITING", 10)
     asked = 0
 
     def cmds() -> Iterator[Any]:
@@ -292,7 +294,7 @@ def test_a_start_that_lacks_descriptors_is_put_off(
 ) -> None:
     """Where others have taken more than was reckoned with, a command waits until one has ended."""
     monkeypatch.setattr(Budget, "_count", lambda self, running: setattr(self, "_free", 10_000))
-    monkeypatch.setattr(_budget, "COUNT_SECONDS", 0.05)
+    monkeypatch.setattr(budget, "COUNT_SECONDS", 0.05)
     results = list(run_many([f"sleep 0.1; echo {i}" for i in range(50)], jobs=50))
     assert sorted(int(result.out) for result in results) == list(range(50))
     assert any("fewer commands" in record.message for record in caplog.records)

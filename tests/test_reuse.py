@@ -20,7 +20,7 @@ AT_MOST_SECONDS = 300
 PROLOGUE = """
 import json, os, signal, subprocess, sys, time
 import childproof
-from childproof import _procfs, _tree
+from childproof._processes import procfs, tree
 from childproof._spawner import Child
 
 def born_as(pid, *, leads=False):
@@ -35,7 +35,7 @@ def born_as(pid, *, leads=False):
             signal.pause()
             os._exit(1)
         if made == pid:
-            while leads and _procfs.read_process(pid).session != pid:
+            while leads and procfs.read_process(pid).session != pid:
                 pass
             return pid
         os.kill(made, signal.SIGKILL)
@@ -98,13 +98,13 @@ def test_a_process_that_was_looked_at() -> None:
 from childproof import _spawner
 for round in range({ROUNDS}):
     target = start("sleep", "600")
-    seen = _procfs.read_process(target.pid)
+    seen = procfs.read_process(target.pid)
     target.kill(); target.wait(); target.stdout.close()
     time.sleep(0.02)  # past the tick of the start, as the numbers of a machine never come round
     stranger = born_as(target.pid, leads=round % 2 == 0)
     disabled = _spawner.FEATURES["pidfd"] if round % 3 == 0 else 0
     _spawner.settings = _spawner.settings._replace(disabled=disabled)
-    error = _tree.send(seen, signal.SIGKILL)
+    error = tree.send(seen, signal.SIGKILL)
     answer["other"].append(error)
     judge(stranger)
 """)
@@ -144,7 +144,7 @@ def test_a_tree_whose_root_is_gone() -> None:
     session: nobody is in the tree because of that number any more.
     """
     answer = in_namespace(f"""
-strike = _tree.Tree.signal
+strike = tree.Tree.signal
 def and_then_reuse(tree, members, number):
     global stranger
     done = strike(tree, members, number)
@@ -153,7 +153,7 @@ def and_then_reuse(tree, members, number):
         time.sleep(0.02)
         stranger = born_as(root.pid, leads=True)
     return done
-_tree.Tree.signal = and_then_reuse
+tree.Tree.signal = and_then_reuse
 for round in range({ROUNDS}):
     stranger = None
     root = start("sh", "-c", "sleep 600 & echo; wait", start_new_session=round % 2 == 0)
@@ -172,7 +172,7 @@ def test_a_parent_whose_number_was_given_anew_while_the_table_was_read() -> None
     was read meanwhile has the member in it.
     """
     answer = in_namespace(f"""
-table = _procfs.table
+table = procfs.table
 def and_then_reuse():
     global stranger, inner
     found = table()
@@ -184,11 +184,11 @@ def and_then_reuse():
         time.sleep(0.02)
         stranger = born_as(member.pid)
         inner = subprocess.Popen(["sh", "-c", "exec sleep 600"])
-        fake = _procfs.read_process(inner.pid)._replace(ppid=member.pid)
+        fake = procfs.read_process(inner.pid)._replace(ppid=member.pid)
         found[inner.pid] = fake
         found[member.pid] = member
     return found
-_procfs.table = and_then_reuse
+procfs.table = and_then_reuse
 for round in range({ROUNDS}):
     stranger = inner = None
     calls = []
@@ -211,7 +211,7 @@ target = start("sleep", "600")
 target.kill(); target.wait(); target.stdout.close()
 time.sleep(0.02)
 stranger = born_as(target.pid)
-error = _tree.send(_procfs.read_process(stranger), signal.SIGKILL)
+error = tree.send(procfs.read_process(stranger), signal.SIGKILL)
 time.sleep(0.1)
 answer["other"] = [error, stranger == target.pid]
 answer["untouched"] += untouched(stranger)
@@ -233,11 +233,11 @@ from childproof import _spawner
 for disabled in (0, _spawner.FEATURES["pidfd"]):
     _spawner.settings = _spawner.settings._replace(disabled=disabled)
     for tid in tids:
-        seen = _procfs.read_process(tid)
+        seen = procfs.read_process(tid)
         answer["rounds"] += 1
-        answer["untouched"] += _tree.send(seen._replace(start=seen.start + 1), signal.SIGUSR1) != 0
+        answer["untouched"] += tree.send(seen._replace(start=seen.start + 1), signal.SIGUSR1) != 0
         if not disabled:
-            answer["untouched"] += _tree.send(seen, signal.SIGUSR1) != 0
+            answer["untouched"] += tree.send(seen, signal.SIGUSR1) != 0
 """)
     assert answer["other"] == []
     assert (answer["rounds"], answer["untouched"]) == (6, 9)

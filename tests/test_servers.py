@@ -22,7 +22,8 @@ from typing import NamedTuple
 import pytest
 
 import childproof
-from childproof import Holder, Outcome, Result, _procfs
+from childproof import Holder, Outcome, Result
+from childproof._processes import procfs
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
 LINGER_SECONDS = 0.5
@@ -51,9 +52,9 @@ class Server(NamedTuple):
     def processes(self) -> list[int]:
         """Its processes that run, the oldest first: who would restart another comes before it."""
         found = []
-        for pid in _procfs.pids():
-            if str(self.directory) in (_procfs.command_line(pid) or "") and is_alive(pid):
-                process = _procfs.read_process(pid)
+        for pid in procfs.pids():
+            if str(self.directory) in (procfs.command_line(pid) or "") and is_alive(pid):
+                process = procfs.read_process(pid)
                 if process is not None:
                     found.append((process.start, pid))
         return [pid for _, pid in sorted(found)]

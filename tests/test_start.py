@@ -17,8 +17,8 @@ import pytest
 
 import childproof
 from childproof import CommandError, Outcome, SpawnError
+from childproof._handle.watch import watch
 from childproof._spawner import has_pidfd
-from childproof._watch import watch
 from conftest import SLACK_SECONDS, is_alive, program, stop, wait_until
 
 
@@ -469,7 +469,7 @@ def test_an_interrupt_after_every_call() -> None:
 
     def strike(frame: Any, event: str, arg: object) -> None:
         nonlocal seen
-        if frame.f_code.co_filename.endswith("_start.py") and event in ("call", "return", "c_return"):
+        if frame.f_code.co_filename.endswith("_handle/child.py") and event in ("call", "return", "c_return"):
             seen += 1
             if seen == step:
                 raise KeyboardInterrupt

@@ -15,7 +15,8 @@ from types import FrameType
 import pytest
 
 import childproof
-from childproof import Outcome, _procfs, _spawner
+from childproof import Outcome, _spawner
+from childproof._processes import procfs
 from conftest import SLACK_SECONDS, children
 from forcing import force
 from injection import inject
@@ -104,7 +105,7 @@ def test_a_child_that_dies_with_its_spawning_thread_is_started_again_once(kills:
     def kill_those_that_wait() -> None:
         while len(killed) < kills:
             for pid in children() - set(killed):
-                process = _procfs.read_process(pid)
+                process = procfs.read_process(pid)
                 if process is not None and process.state == "S":
                     killed.append(pid)
                     os.kill(pid, signal.SIGKILL)

@@ -13,8 +13,8 @@ import pytest
 
 import childproof
 from childproof import CommandError, Outcome, SpawnError
-from childproof._lines import MOST_LINE, Lines
-from childproof._procfs import read_process
+from childproof._handle.lines import MOST_LINE, Lines
+from childproof._processes.procfs import read_process
 from conftest import SLACK_SECONDS, is_alive, wait_until
 
 MIB = 1 << 20

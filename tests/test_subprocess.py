@@ -333,10 +333,10 @@ def test_a_forked_copy_neither_kills_nor_reaps_the_child() -> None:
 def test_an_interrupt_ends_a_run() -> None:
     """As with the stdlib: the child is killed, and KeyboardInterrupt comes out."""
     code = (
-        "import os, signal, threading\nfrom childproof import _procfs, subprocess\n"
+        "import os, signal, threading\nfrom childproof import subprocess\nfrom childproof._processes import procfs\n"
         "threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
         "try: subprocess.run(['sleep', '600'], stdout=-1)\n"
-        "except KeyboardInterrupt: print([p.name for p in _procfs.table().values() if p.ppid == os.getpid()])\n"
+        "except KeyboardInterrupt: print([p.name for p in procfs.table().values() if p.ppid == os.getpid()])\n"
     )
     done = childproof.run([sys.executable, "-c", code], timeout=60)
     assert (done.code, done.out) == (0, "[]"), done.err

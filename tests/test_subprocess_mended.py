@@ -69,9 +69,9 @@ def test_a_background_process_that_holds_stdin_does_not_keep_the_input() -> None
 
 
 def _sleepers() -> list[int]:
-    from childproof import _procfs
+    from childproof._processes import procfs
 
-    return [p.pid for p in _procfs.table().values() if p.name == "sleep" and _procfs.has_mark(p.pid, _token())]
+    return [p.pid for p in procfs.table().values() if p.name == "sleep" and procfs.has_mark(p.pid, _token())]
 
 
 def _token() -> bytes:

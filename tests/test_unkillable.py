@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import childproof
-from childproof import Outcome, _procfs, _tree
+from childproof import Outcome
 from childproof._janitor import janitor
+from childproof._processes import procfs, tree
 from conftest import SLACK_SECONDS, children, is_alive, stop, wait_until
 from forcing import every_way  # noqa: F401  # a fixture
 
@@ -108,7 +109,7 @@ def test_a_frozen_child(freezer: Freezer) -> None:
     assert f"could not be killed: pid {result.pid}" in str(result.error)
     assert is_alive(result.pid)
     freezer.set("THAWED")
-    assert wait_until(lambda: _procfs.read_process(result.pid) is None), "nobody has reaped it"
+    assert wait_until(lambda: procfs.read_process(result.pid) is None), "nobody has reaped it"
     assert wait_until(lambda: not janitor.busy())
 
 
@@ -192,7 +193,7 @@ class Tracer:
         if said != "traced":
             lacking(f"ptrace: {said}")
         process.send_signal(signal.SIGSTOP)
-        assert wait_until(lambda: (p := _procfs.read_process(process.pid)) is not None and p.state == "T")
+        assert wait_until(lambda: (p := procfs.read_process(process.pid)) is not None and p.state == "T")
 
     def end(self) -> None:
         """What they traced goes back to its parent."""
@@ -222,11 +223,11 @@ def test_a_child_under_a_stopped_tracer(tracer: Tracer) -> None:
     assert time.monotonic() - began < 2 + SLACK_SECONDS
     assert result.code == 124
     assert [info.pid for info in result.survivors] == [result.pid]
-    assert _procfs.read_process(result.pid) is not None
+    assert procfs.read_process(result.pid) is not None
     assert wait_until(lambda: background_threads() <= threads + 1), "one is stuck, and was replaced"
     tracer.end()
     tracer.processes.clear()
-    assert wait_until(lambda: _procfs.read_process(result.pid) is None), "nobody has reaped it"
+    assert wait_until(lambda: procfs.read_process(result.pid) is None), "nobody has reaped it"
 
 
 def test_a_traced_child_that_ends_by_itself(tracer: Tracer) -> None:
@@ -280,7 +281,7 @@ class GoOn:
 )
 def test_what_counts_as_ending(letter: str, exiting: int, kill_pending: int, is_ending: bool) -> None:
     """Who was killed and goes on to its end; not who is held up, in D state or by a tracer."""
-    process = _procfs.read_process(os.getpid())
+    process = procfs.read_process(os.getpid())
     assert process is not None
     seen = process._replace(letter=ord(letter), exiting=exiting, kill_pending=kill_pending)
     assert seen.is_ending is is_ending
@@ -292,7 +293,7 @@ def test_the_kernel_tells_of_a_pending_kill(freezer: Freezer) -> None:
         freezer.take(process.pid)
         freezer.set("FROZEN")
         process.kill()
-        seen = _procfs.read_process(process.pid)
+        seen = procfs.read_process(process.pid)
         assert seen is not None
         assert (seen.state, seen.kill_pending, seen.is_ending) == ("D", 1, False)
         freezer.set("THAWED")
@@ -300,10 +301,10 @@ def test_the_kernel_tells_of_a_pending_kill(freezer: Freezer) -> None:
 
 def test_who_is_about_to_end_at_the_bound_is_no_survivor(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree so large that it has not ended when the time is over: nothing holds it up, so it is killed."""
-    read = _procfs.read_process
+    read = procfs.read_process
     late: list[int] = []
 
-    def still_there(pid: int) -> _procfs.Process | None:
+    def still_there(pid: int) -> procfs.Process | None:
         process = read(pid)
         if process is not None and pid in late:
             return process._replace(letter=ord("R"), threads=1, exiting=1)
@@ -312,15 +313,15 @@ def test_who_is_about_to_end_at_the_bound_is_no_survivor(monkeypatch: pytest.Mon
     with subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         late.append(int(process.stdout.readline()))
-        members = _tree.Tree.members
+        members = tree.Tree.members
 
-        def never_gone(tree: _tree.Tree) -> list[_procfs.Process]:
+        def never_gone(tree: tree.Tree) -> list[procfs.Process]:
             found = members(tree)
             gone = [tree._known[key] for key in tree._known if key[0] in late and key[0] not in {p.pid for p in found}]
             return [*found, *gone]
 
-        monkeypatch.setattr(_procfs, "read_process", still_there)
-        monkeypatch.setattr(_tree.Tree, "members", never_gone)
+        monkeypatch.setattr(procfs, "read_process", still_there)
+        monkeypatch.setattr(tree.Tree, "members", never_gone)
         began = time.monotonic()
         killed, survivors = childproof.kill_tree(process.pid, timeout=0.3)
         assert time.monotonic() - began < 0.4 + SLACK_SECONDS

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import childproof
-from childproof import Outcome, Result, _procfs, run_many
+from childproof import Outcome, Result, run_many
 from childproof._janitor import janitor
+from childproof._processes import procfs
 
 MOST_GROWTH_BYTES = 16 << 20
 """Of resident memory, from when a tenth of the commands are over to the end; the allocator's own."""
@@ -143,11 +144,11 @@ def descriptors() -> set[str]:
 def left_behind(token: bytes) -> dict[int, str]:
     """Processes that are marked as ours, and alive, and our zombies."""
     found = {}
-    for process in _procfs.table().values():
+    for process in procfs.table().values():
         if process.pid == os.getpid():
             continue
-        if process.ppid == os.getpid() or (process.alive and _procfs.has_mark(process.pid, token)):
-            found[process.pid] = _procfs.command_line(process.pid) or process.name
+        if process.ppid == os.getpid() or (process.alive and procfs.has_mark(process.pid, token)):
+            found[process.pid] = procfs.command_line(process.pid) or process.name
     return found
 
 

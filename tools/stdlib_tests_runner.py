@@ -14,13 +14,14 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from childproof import _popen_asyncio, subprocess
+from childproof import subprocess
+from childproof._dropin import transports
 
 MODULES = ("test.test_subprocess", "test.test_asyncio.test_subprocess")
 
 if os.environ.get("CHILDPROOF_TEST_STDLIB") != "1":
     sys.modules["subprocess"] = subprocess
-    _popen_asyncio.wanted = True  # with what patch() does to asyncio
+    transports.wanted = True  # with what patch() does to asyncio
 
 import subprocess as tested  # noqa: E402  # behind the line that decides which it is
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from childproof._cgroup import Cgroup
-    from childproof._holders import holders
-    from childproof._kill import TreeKilled, kill_tree
-    from childproof._launch import launch
-    from childproof._leaks import LeakyFd, leaky_fds
-    from childproof._many import Progress, run_many
-    from childproof._patch import patch, unpatch
+    from childproof._dropin.patch import patch, unpatch
+    from childproof._handle.child import Child, start
+    from childproof._handle.stream import Stream, stream
+    from childproof._many.run_many import Progress, run_many
     from childproof._pipeline import PipelineResult, pipeline
-    from childproof._start import Child, start
-    from childproof._stream import Stream, stream
+    from childproof._processes.holders import holders
+    from childproof._processes.kill_tree import TreeKilled, kill_tree
+    from childproof._processes.leaks import LeakyFd, leaky_fds
+    from childproof._service.launch import launch
     from childproof._tee import Tee, tee
 
 __all__ = [
@@ -64,24 +64,24 @@ __all__ = [
 
 _LAZY = {
     "Cgroup": "_cgroup",
-    "Child": "_start",
-    "LeakyFd": "_leaks",
+    "Child": "_handle.child",
+    "LeakyFd": "_processes.leaks",
     "PipelineResult": "_pipeline",
-    "Progress": "_many",
-    "Stream": "_stream",
+    "Progress": "_many.run_many",
+    "Stream": "_handle.stream",
     "Tee": "_tee",
-    "TreeKilled": "_kill",
-    "holders": "_holders",
-    "kill_tree": "_kill",
-    "launch": "_launch",
-    "leaky_fds": "_leaks",
-    "patch": "_patch",
+    "TreeKilled": "_processes.kill_tree",
+    "holders": "_processes.holders",
+    "kill_tree": "_processes.kill_tree",
+    "launch": "_service.launch",
+    "leaky_fds": "_processes.leaks",
+    "patch": "_dropin.patch",
     "pipeline": "_pipeline",
-    "run_many": "_many",
-    "start": "_start",
-    "stream": "_stream",
+    "run_many": "_many.run_many",
+    "start": "_handle.child",
+    "stream": "_handle.stream",
     "tee": "_tee",
-    "unpatch": "_patch",
+    "unpatch": "_dropin.patch",
 }
 """Where what `run` does not need is imported from when it is first asked for."""
 

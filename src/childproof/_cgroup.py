@@ -171,8 +171,8 @@ class Group:
             pass  # what is in it is found as without it
 
     def _kill_frozen(self) -> None:
-        from childproof._procfs import read_process
-        from childproof._tree import send
+        from childproof._processes.procfs import read_process
+        from childproof._processes.tree import send
 
         try:
             _write(f"{self.path}/cgroup.freeze", "1")  # Linux 5.2

@@ -52,12 +52,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from childproof._autopsy import Autopsy
-    from childproof._census import Census
     from childproof._cgroup import Cgroup, Group
-    from childproof._holders import Search
+    from childproof._processes.autopsy import Autopsy
+    from childproof._processes.census import Census
+    from childproof._processes.holders import Search
+    from childproof._processes.tree import Killing, Tree
     from childproof._result import Examined, Holder, ProcessInfo, Result
-    from childproof._tree import Killing, Tree
 
 CLEARING_SECONDS = 0.6
 """How long killing may take before survivors are reported; within the second that is promised."""
@@ -402,7 +402,7 @@ class Exchange:
         if child.settle() == SPAWNING and not self._stuck_at:
             self._stuck_at = child.stuck_stage()
         if self._command.autopsy:
-            from childproof._autopsy import Autopsy
+            from childproof._processes.autopsy import Autopsy
 
             self._autopsy = Autopsy(self._make_tree(), now)
             self.state = State.AUTOPSY
@@ -441,11 +441,11 @@ class Exchange:
     # ---- killing ----
 
     def _make_tree(self) -> Tree:
-        from childproof._census import Census
-        from childproof._tree import Evidence, Tree
+        from childproof._processes.census import Census
+        from childproof._processes.tree import Evidence, Tree
 
         if self._tree is None:
-            from childproof._holders import pipe_links
+            from childproof._processes.holders import pipe_links
 
             ends = self._streams.ends()
             if (stdin := self._child.fd(STDIN)) >= 0:
@@ -460,7 +460,7 @@ class Exchange:
         return self._tree
 
     def _make_killing(self, give_up_at: float) -> Killing:
-        from childproof._tree import Killing
+        from childproof._processes.tree import Killing
 
         if self._killing is None:
             self._killing = Killing(self._make_tree(), give_up_at)
@@ -496,7 +496,7 @@ class Exchange:
         if not self._streams.open:
             self._conclude()
             return
-        from childproof._holders import Search, pipe_links
+        from childproof._processes.holders import Search, pipe_links
 
         session = self._child.pid if self._child.leads_group else None
         self._search = Search(pipe_links(self._streams.ends()), session)
@@ -599,18 +599,18 @@ def _preload() -> None:
         import fcntl
         import termios
 
-        from childproof import _holders, _tree
+        from childproof._processes import holders, tree
     except (ImportError, OSError):
         return
     _preloaded = True
-    del fcntl, termios, _holders, _tree
+    del fcntl, termios, holders, tree
 
 
 def _preload_autopsy() -> None:
     """As `_preload`."""
-    from childproof import _autopsy
+    from childproof._processes import autopsy
 
-    del _autopsy
+    del autopsy
 
 
 def _new_token(outer: bytes | None) -> bytes:

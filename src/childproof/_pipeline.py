@@ -10,9 +10,9 @@ from signal import SIGPIPE
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from childproof._census import Shared
 from childproof._command import make_command
 from childproof._exchange import Exchange, State
+from childproof._processes.census import Shared
 from childproof._report import Facts, make_result
 from childproof._result import Outcome, Result
 from childproof._run import MOST_SECONDS, announce

@@ -233,7 +233,7 @@ def with_child(survivors: tuple[ProcessInfo, ...], pid: int) -> tuple[ProcessInf
     """`survivors`, among them the child that could not be reaped."""
     if any(info.pid == pid for info in survivors):
         return survivors
-    from childproof._procfs import read_process
+    from childproof._processes.procfs import read_process
 
     process = read_process(pid)
     info = process.info() if process else ProcessInfo(pid, os.getpid(), "[unknown]", "?")

@@ -6,7 +6,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
-from childproof._lines import make_decoder
+from childproof._handle.lines import make_decoder
 
 if TYPE_CHECKING:
     from types import TracebackType

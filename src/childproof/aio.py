@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from childproof._aio_child import Child, start
-from childproof._aio_stream import Stream, stream
-from childproof._aio_wait import finish, turn
+from childproof._aio.child import Child, start
+from childproof._aio.stream import Stream, stream
+from childproof._aio.wait import finish, turn
 from childproof._command import make_command
-from childproof._many import Collector, Plan, Progress, make_plan
-from childproof._scheduler import Scheduler
+from childproof._many.run_many import Collector, Plan, Progress, make_plan
+from childproof._many.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

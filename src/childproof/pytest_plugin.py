@@ -42,9 +42,9 @@ from typing import Any
 
 import pytest
 
-from childproof import _procfs
 from childproof._command import MARK
 from childproof._janitor import janitor
+from childproof._processes import procfs
 
 KINDS = ("descriptors", "children", "processes", "threads", "signals")
 DEFAULT_KINDS = ["descriptors", "children", "processes"]
@@ -110,7 +110,7 @@ def _helper_pids() -> set[int]:
 
 def children() -> set[int]:
     """Our children, zombies too; where /proc does not show them, -1 for any number of them."""
-    table = _procfs.table()
+    table = procfs.table()
     if table:
         return {process.pid for process in table.values() if process.ppid == os.getpid()} - _helper_pids()
     try:
@@ -136,13 +136,13 @@ def _threads() -> set[threading.Thread]:
 
 
 def _is_alive(pid: int) -> bool:
-    process = _procfs.read_process(pid)
+    process = procfs.read_process(pid)
     return process is not None and process.alive
 
 
 def _descendants() -> dict[int, tuple[int, int]]:
     """By pid what names each process that descends from this one, and its parent's pid."""
-    table = _procfs.table()
+    table = procfs.table()
     found: dict[int, tuple[int, int]] = {}
     parents, helpers = {os.getpid()}, _helper_pids()
     while parents:
@@ -154,7 +154,7 @@ def _descendants() -> dict[int, tuple[int, int]]:
 
 def _marked(token: bytes) -> set[int]:
     spared = {os.getpid()} | _helper_pids()
-    return {pid for pid in _procfs.pids() if pid not in spared and _procfs.has_mark(pid, token)}
+    return {pid for pid in procfs.pids() if pid not in spared and procfs.has_mark(pid, token)}
 
 
 # ---- the comparison ----
@@ -209,12 +209,12 @@ class Snapshot:
         return f"children that are not reaped: {', '.join(found)}" if found else ""
 
     def _show(self, pid: int) -> str:
-        process = _procfs.read_process(pid)
+        process = procfs.read_process(pid)
         if process is None:
             return "some child"
         if not process.alive:
             return f"pid {pid} [{process.name}], a zombie"
-        return f"pid {pid} ({_procfs.command_line(pid) or process.name})"
+        return f"pid {pid} ({procfs.command_line(pid) or process.name})"
 
     def _processes_left(self) -> str:
         found = [self._show(pid) for pid in sorted(self._processes() - children())]
@@ -239,20 +239,20 @@ class Snapshot:
 
     def stop(self) -> None:
         """Kill the processes of the test that run on."""
-        found = [process for pid in self._processes() if (process := _procfs.read_process(pid)) is not None]
+        found = [process for pid in self._processes() if (process := procfs.read_process(pid)) is not None]
         for process in found:
             _kill(process)
         _wait_until(lambda: not self._processes(), PATIENCE_SECONDS)
 
 
-def _kill(process: _procfs.Process) -> None:
+def _kill(process: procfs.Process) -> None:
     """Through a pidfd, and with a second look, so that nobody who was given the number meanwhile is hit."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except (OSError, AttributeError):  # it has ended; or the kernel, or Python, has no pidfds
         return
     try:
-        now = _procfs.read_process(process.pid)
+        now = procfs.read_process(process.pid)
         if now is not None and now.key == process.key:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:

@@ -7,6 +7,6 @@ is not defined here, names with an underscore too, is read from the stdlib's mod
 after the child's end while somebody else holds its pipes; `None`: as long as they do.
 """
 
-from childproof import _popen_module
+from childproof._dropin import module
 
-_popen_module.fill(__name__)
+module.fill(__name__)

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from time import monotonic, sleep
 from typing import Any
 
-from childproof import _procfs
+from childproof._processes import procfs
 from childproof.bench.cases import STUCK, Cell
 from childproof.bench.model import MissingError
 
@@ -74,10 +74,10 @@ def hold_exec(path: str) -> int:
     return fd
 
 
-def descendants() -> dict[int, _procfs.Process]:
+def descendants() -> dict[int, procfs.Process]:
     """All below this process, zombies too."""
-    table = _procfs.table()
-    found: dict[int, _procfs.Process] = {}
+    table = procfs.table()
+    found: dict[int, procfs.Process] = {}
     parents = {os.getpid()}
     while parents:
         below = {pid: process for pid, process in table.items() if process.ppid in parents and pid not in found}
@@ -158,7 +158,7 @@ def _look(cell: Cell, subject: int) -> None:
     sleep(SETTLE_SECONDS)
     found = descendants()
     others = {pid: process for pid, process in found.items() if pid != subject}
-    cell.leftovers = [_procfs.command_line(pid) or "?" for pid, process in others.items() if process.alive]
+    cell.leftovers = [procfs.command_line(pid) or "?" for pid, process in others.items() if process.alive]
     cell.zombies = sum(process.ppid == subject and not process.alive for process in others.values())
 
 

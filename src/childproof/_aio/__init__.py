@@ -1,0 +1,1 @@
+"""`childproof.aio`: commands in an event loop, asyncio's or trio's."""

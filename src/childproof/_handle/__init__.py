@@ -1,0 +1,1 @@
+"""Handles on a running command: `start` and `stream`."""

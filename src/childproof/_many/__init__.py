@@ -1,0 +1,1 @@
+"""`run_many`: many commands on one thread, or through an executor."""

@@ -1,0 +1,1 @@
+"""`launch`: services that are nobody's child."""
