@@ -229,6 +229,25 @@ struct cp_child {
     struct cp_child *next;
 };
 
+/* What is read of one output of a child that is followed. */
+struct cp_caught {
+    char *data; /* the caller's room for it */
+    size_t capacity;
+    size_t size;
+    int ended; /* 1: the pipe has */
+};
+
+/* Why cp_follow came back. */
+enum cp_news {
+    CP_NEWS_NONE = 0,
+    CP_NEWS_OVER,   /* child and pipes have ended, and it is reaped */
+    CP_NEWS_END,    /* it has ended: somebody holds its pipes, or it did not come to its exec */
+    CP_NEWS_TIME,   /* the deadline has come */
+    CP_NEWS_SIGNAL, /* a signal has, of which the caller may have to hear */
+    CP_NEWS_ROOM,   /* there is no more room for output */
+    CP_NEWS_TROUBLE /* something that this does not understand; nothing is lost by it */
+};
+
 /* One line of /proc/PID/stat. */
 struct cp_process {
     unsigned long long start;        /* clock ticks since boot */
@@ -333,6 +352,11 @@ int cp_ended(struct cp_child *child);
  * status), 0 while it runs. Blocks 10 ms at most, where another wait was
  * faster and the kernel is still filing the status. */
 int cp_reap(struct cp_child *child);
+
+/* Read the pipes of a child with a pidfd until it and they have ended, then reap it;
+ * or until one of the other cp_news, which may come again and again. `caught`: of
+ * stdout and of stderr. `deadline`: seconds on CLOCK_MONOTONIC; may be infinite. */
+int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline);
 
 /* Signal the child, never a reaped one. 0 or an errno. */
 int cp_signal(struct cp_child *child, int signal);

@@ -406,7 +406,7 @@ def test_a_supervisor_that_is_stopped() -> None:
 
 def test_a_supervisor_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation is no fault of the command, and the error says so."""
-    monkeypatch.setattr("childproof._spawner.SUPERVISOR", b"/nonexistent/supervisor")
+    monkeypatch.setattr("childproof._request.SUPERVISOR", b"/nonexistent/supervisor")
     result = childproof.run(["true"], die_with_parent=True)
     assert (result.code, result.outcome) == (125, Outcome.NOT_STARTED)
     assert result.error is not None

@@ -1,0 +1,103 @@
+/*
+ * A command to which nothing happens, followed to its end in one call: its pipes
+ * are read until they end, and it is reaped. Whatever must be decided is the
+ * caller's, who is told why.
+ */
+#include <limits.h>
+#include <poll.h>
+
+#include "internal.h"
+
+enum { OUT, ERR, END, WATCHED };
+#define EXEC_MS 20 /* how often the exec is looked for, which no descriptor tells */
+
+static int slot_of(int which)
+{
+    return which == OUT ? CP_STDOUT : CP_STDERR;
+}
+
+static int is_open(const struct cp_child *child, const struct cp_caught *caught, int which)
+{
+    return child->fd[slot_of(which)] >= 0 && !caught[which].ended;
+}
+
+/* Rounded up, since a wait that ends early by a fraction would spin through the
+ * last one. */
+static int milliseconds_until(double deadline)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double left = (deadline - (double)now.tv_sec - (double)now.tv_nsec / 1e9) * 1e3;
+    if (left <= 0)
+        return 0;
+    return left < INT_MAX ? (int)left + 1 : INT_MAX;
+}
+
+/* One read of what is there. */
+static int catch_output(struct cp_caught *caught, int fd)
+{
+    long size = sys_read(fd, caught->data + caught->size, caught->capacity - caught->size);
+    if (size == -EAGAIN || size == -EINTR)
+        return CP_NEWS_NONE;
+    if (size < 0)
+        return CP_NEWS_TROUBLE;
+    if (size == 0)
+        caught->ended = 1;
+    caught->size += (size_t)size;
+    return caught->size == caught->capacity ? CP_NEWS_ROOM : CP_NEWS_NONE;
+}
+
+/* Its pipes have ended, and so has it. A child that did not come to its exec may
+ * be given another try, which is the caller's to decide. */
+static int conclude(struct cp_child *child)
+{
+    if (cp_settle(child, 1) == CP_DIED)
+        return CP_NEWS_END;
+    return cp_reap(child) ? CP_NEWS_OVER : CP_NEWS_TROUBLE;
+}
+
+static int take(struct cp_child *child, struct cp_caught *caught, const struct pollfd *watched)
+{
+    for (int i = OUT; i < WATCHED; i++)
+        if (watched[i].revents & POLLNVAL) /* the host has closed what is ours */
+            return CP_NEWS_TROUBLE;
+    for (int i = OUT; i <= ERR; i++) {
+        int news = watched[i].revents ? catch_output(&caught[i], watched[i].fd) : CP_NEWS_NONE;
+        if (news != CP_NEWS_NONE)
+            return news;
+    }
+    if (!watched[END].revents)
+        return CP_NEWS_NONE;
+    /* A process's descriptors are closed before its end is told: who has the pipes
+     * now is somebody else. */
+    return is_open(child, caught, OUT) || is_open(child, caught, ERR) ? CP_NEWS_END : conclude(child);
+}
+
+static int wait_once(struct cp_child *child, struct cp_caught *caught, int milliseconds)
+{
+    struct pollfd watched[WATCHED];
+    for (int i = OUT; i <= ERR; i++)
+        watched[i] = (struct pollfd){is_open(child, caught, i) ? child->fd[slot_of(i)] : -1, POLLIN, 0};
+    watched[END] = (struct pollfd){child->fd[CP_PIDFD], POLLIN, 0};
+    int ready = poll(watched, WATCHED, milliseconds);
+    if (ready < 0)
+        return errno == EINTR ? CP_NEWS_SIGNAL : CP_NEWS_TROUBLE;
+    cp_settle(child, 0);
+    if (ready == 0)
+        return milliseconds == 0 ? CP_NEWS_TIME : CP_NEWS_NONE;
+    return take(child, caught, watched);
+}
+
+int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline)
+{
+    int news = CP_NEWS_NONE;
+    if (child->fd[CP_PIDFD] < 0)
+        return CP_NEWS_TROUBLE;
+    while (news == CP_NEWS_NONE) {
+        int milliseconds = milliseconds_until(deadline);
+        if (child->state == CP_SPAWNING && milliseconds > EXEC_MS)
+            milliseconds = EXEC_MS;
+        news = wait_once(child, caught, milliseconds);
+    }
+    return news;
+}
