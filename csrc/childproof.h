@@ -234,7 +234,7 @@ struct cp_caught {
     char *data; /* the caller's room for it */
     size_t capacity;
     size_t size;
-    int ended; /* 1: the pipe has */
+    int fd; /* -1: there is none, or it has ended */
 };
 
 /* Why cp_follow came back. */

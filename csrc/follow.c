@@ -11,16 +11,6 @@
 enum { OUT, ERR, END, WATCHED };
 #define EXEC_MS 20 /* how often the exec is looked for, which no descriptor tells */
 
-static int slot_of(int which)
-{
-    return which == OUT ? CP_STDOUT : CP_STDERR;
-}
-
-static int is_open(const struct cp_child *child, const struct cp_caught *caught, int which)
-{
-    return child->fd[slot_of(which)] >= 0 && !caught[which].ended;
-}
-
 /* Rounded up, since a wait that ends early by a fraction would spin through the
  * last one. */
 static int milliseconds_until(double deadline)
@@ -34,15 +24,15 @@ static int milliseconds_until(double deadline)
 }
 
 /* One read of what is there. */
-static int catch_output(struct cp_caught *caught, int fd)
+static int catch_output(struct cp_caught *caught)
 {
-    long size = sys_read(fd, caught->data + caught->size, caught->capacity - caught->size);
+    long size = sys_read(caught->fd, caught->data + caught->size, caught->capacity - caught->size);
     if (size == -EAGAIN || size == -EINTR)
         return CP_NEWS_NONE;
     if (size < 0)
         return CP_NEWS_TROUBLE;
     if (size == 0)
-        caught->ended = 1;
+        caught->fd = -1; /* whose it is closes it */
     caught->size += (size_t)size;
     return caught->size == caught->capacity ? CP_NEWS_ROOM : CP_NEWS_NONE;
 }
@@ -62,7 +52,7 @@ static int take(struct cp_child *child, struct cp_caught *caught, const struct p
         if (watched[i].revents & POLLNVAL) /* the host has closed what is ours */
             return CP_NEWS_TROUBLE;
     for (int i = OUT; i <= ERR; i++) {
-        int news = watched[i].revents ? catch_output(&caught[i], watched[i].fd) : CP_NEWS_NONE;
+        int news = watched[i].revents ? catch_output(&caught[i]) : CP_NEWS_NONE;
         if (news != CP_NEWS_NONE)
             return news;
     }
@@ -70,15 +60,13 @@ static int take(struct cp_child *child, struct cp_caught *caught, const struct p
         return CP_NEWS_NONE;
     /* A process's descriptors are closed before its end is told: who has the pipes
      * now is somebody else. */
-    return is_open(child, caught, OUT) || is_open(child, caught, ERR) ? CP_NEWS_END : conclude(child);
+    return caught[OUT].fd >= 0 || caught[ERR].fd >= 0 ? CP_NEWS_END : conclude(child);
 }
 
 static int wait_once(struct cp_child *child, struct cp_caught *caught, int milliseconds)
 {
-    struct pollfd watched[WATCHED];
-    for (int i = OUT; i <= ERR; i++)
-        watched[i] = (struct pollfd){is_open(child, caught, i) ? child->fd[slot_of(i)] : -1, POLLIN, 0};
-    watched[END] = (struct pollfd){child->fd[CP_PIDFD], POLLIN, 0};
+    struct pollfd watched[WATCHED] = {
+        {caught[OUT].fd, POLLIN, 0}, {caught[ERR].fd, POLLIN, 0}, {child->fd[CP_PIDFD], POLLIN, 0}};
     int ready = poll(watched, WATCHED, milliseconds);
     if (ready < 0)
         return errno == EINTR ? CP_NEWS_SIGNAL : CP_NEWS_TROUBLE;

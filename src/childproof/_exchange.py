@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from childproof._caught import Caught
     from childproof._cgroup import Cgroup, Group
     from childproof._processes.autopsy import Autopsy
     from childproof._processes.census import Census
@@ -118,13 +119,31 @@ class Exchange:
     _group: Group | None = None
     _refused: OSError | None = None
 
-    def __init__(self, command: Command, registry: Registry, began: float) -> None:
-        """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
+    def __init__(
+        self,
+        command: Command,
+        registry: Registry,
+        began: float,
+        child: Child | None = None,
+        token: bytes | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            command: what to run.
+            registry: what tells of descriptors.
+            began: when the call began, on `time.monotonic`; the deadline counts from there.
+            child: one that has been spawned for it already, which `take_over` or `abort` is for.
+            token: that child's mark.
+
+        """
         self._command = command
         self._registry = registry
         self._began = began
         self._deadline = began + command.timeout
-        self._child = Child()
+        self._child = Child() if child is None else child
+        if token is not None:
+            self._token = token
         self._streams = Streams(command, self._child, registry)
         self._limit = self.wake_at = self._deadline  # of the present state
 
@@ -134,15 +153,26 @@ class Exchange:
         """Spawn, and register what is to be heard of."""
         command = self._command
         if command.mark:
-            self._token = _new_token(command.environment.mark)
+            self._token = new_token(command.environment.mark)
         if self._spawn() if command.cgroup is None else self._spawn_in_cgroup(command.cgroup):
             self._listen()
-            if not _preloaded:
-                _preload()
+            preload()
             if command.autopsy:
                 _preload_autopsy()
         else:
             self._conclude()
+
+    def take_over(self, caught: Caught | None) -> None:
+        """Go on in the place of a `childproof._follow.Follower`.
+
+        Args:
+            caught: what has been read; `None`: the child could not be made.
+
+        """
+        if caught is None:
+            self._conclude()
+        else:
+            self._listen(caught)
 
     def ready(self, fd: int) -> None:
         """`fd` has something: data, room, an end or an error."""
@@ -289,9 +319,12 @@ class Exchange:
             self._command = self._command._replace(attributes=attributes._replace(cgroup_fd=procs.fileno()))
             return self._spawn()
 
-    def _listen(self) -> None:
+    def _listen(self, caught: Caught | None = None) -> None:
         fds = self._child.fds()
-        self._streams.listen(fds)
+        if caught is None:
+            self._streams.listen(fds)
+        else:
+            self._streams.go_on(fds, caught)
         self._pidfd = fds[CONTROL if self._command.supervise else PIDFD]
         if self._pidfd >= 0:
             self._registry.register(self._pidfd, select.POLLIN)
@@ -447,17 +480,25 @@ class Exchange:
         if self._tree is None:
             from childproof._processes.holders import pipe_links
 
-            ends = self._streams.ends()
-            if (stdin := self._child.fd(STDIN)) >= 0:
-                ends["stdin"] = stdin
             token = self._token.rpartition(b":")[2] if self._token is not None else None
             self._tree = Tree(
                 self._child,
-                Evidence(self._began, token, pipe_links(ends), self._command.secrets, self._child.service),
+                Evidence(self._began, token, pipe_links(self._ends()), self._command.secrets, self._child.service),
                 take_census=self.take_census or Census,
                 keeper=self._group,
             )
         return self._tree
+
+    def _ends(self) -> dict[str, int]:
+        """Our ends of its pipes: who has another end of one belongs to the tree."""
+        command = self._command
+        pipes = [
+            ("stdin", STDIN, command.stdin),
+            ("stdout", STDOUT, command.stdout),
+            ("stderr", STDERR, command.stderr),
+        ]
+        fds = [(name, self._child.fd(slot)) for name, slot, stdio in pipes if stdio.kind == "pipe"]
+        return {name: fd for name, fd in fds if fd >= 0}
 
     def _make_killing(self, give_up_at: float) -> Killing:
         from childproof._processes.tree import Killing
@@ -553,7 +594,7 @@ class Exchange:
             killed = self._killing is not None and not self._killing.survivors
             return Contained("cgroup", self._group.becomes_empty() if killed else self._group.is_empty())
         if not child.supervised:
-            return _IN_SESSION
+            return _report.IN_SESSION
         return Contained("pidns" if self._command.contain == "pidns" else "session", child.empty)
 
     def _release(self) -> None:
@@ -584,11 +625,10 @@ class Exchange:
         return reaped and (not self._child.supervised or self._child.reaped)
 
 
-_IN_SESSION = Contained("session", False)
 _preloaded = False
 
 
-def _preload() -> None:
+def preload() -> None:
     """Import what a deadline will need, while the child is on its way to its exec: later there may be
     no descriptor left to import with.
     """
@@ -613,6 +653,7 @@ def _preload_autopsy() -> None:
     del autopsy
 
 
-def _new_token(outer: bytes | None) -> bytes:
+def new_token(outer: bytes | None) -> bytes:
+    """The value of the mark for one more command; `outer`: that of the runs that this process is part of."""
     token = os.urandom(8).hex().encode()
     return token if outer is None else outer + b":" + token

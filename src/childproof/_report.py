@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from childproof._output import Output
     from childproof._spawner import Child
 
+IN_SESSION = Contained("session", False)
+"""What holds most commands together."""
+
 TIMED_OUT, OTHER, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 126, 127
 
 

@@ -10,6 +10,7 @@ from time import monotonic
 
 from childproof._command import make_command, plain_command
 from childproof._exchange import Exchange, State
+from childproof._follow import Follower, may_follow
 from childproof._light import TYPE_CHECKING, overload
 from childproof._report import Facts, make_result
 
@@ -55,12 +56,22 @@ def _execute(command: Command, began: float) -> Result[Any]:
         return make_result(Facts(command, None, began, True, "", [], (), (), ()))
     announce(command)
     poller = select.poll()
-    exchange = Exchange(command, poller, began)
+    follower = Follower(command, began) if may_follow(command) else None
+    exchange = None
     try:
-        exchange.begin()
+        if follower is None:
+            exchange = Exchange(command, poller, began)
+            exchange.begin()
+        elif follower.begin() and follower.wait():
+            return follower.result()
+        else:
+            exchange = follower.hand_over(poller)
         _drive(exchange, poller)
     except BaseException:
-        exchange.abort()
+        if exchange is not None:
+            exchange.abort()
+        elif follower is not None:
+            follower.abort(poller)
         raise
     assert exchange.result is not None
     return exchange.result

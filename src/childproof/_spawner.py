@@ -20,6 +20,8 @@ from childproof._result import Spawned, Usage
 if TYPE_CHECKING:
     from typing import Any
 
+    from childproof._caught import Caught
+
 _failed = lib.cp_init()
 if _failed:
     raise ImportError(f"childproof could not register its fork handlers: {os.strerror(_failed)}")
@@ -28,6 +30,8 @@ STDIN, STDOUT, STDERR, PIDFD = lib.CP_STDIN, lib.CP_STDOUT, lib.CP_STDERR, lib.C
 CONTROL = lib.CP_CONTROL
 SPAWNING, STARTED, FAILED = lib.CP_SPAWNING, lib.CP_STARTED, lib.CP_FAILED
 DIED, DISOWNED = lib.CP_DIED, lib.CP_DISOWNED
+
+OVER, SIGNALED, QUIET = lib.CP_NEWS_OVER, lib.CP_NEWS_SIGNAL, lib.CP_NEWS_TIME
 
 STAGES = {
     lib.CP_STAGE_NONE: "none",
@@ -68,6 +72,8 @@ FEATURES = {
     "pidfd_info": lib.CP_DISABLE_PIDFD_INFO,
     "pidfd_group": lib.CP_DISABLE_PIDFD_GROUP,
 }
+
+
 class Settings(NamedTuple):
     """What is forced upon the spawner, from the environment.
 
@@ -108,6 +114,7 @@ class Settings(NamedTuple):
 
 
 settings = Settings.read()
+
 
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
@@ -356,6 +363,19 @@ class Child:
     def stuck_stage(self) -> str:
         """The step that a child which has not exec'ed yet is in."""
         return STAGES.get(lib.cp_stage_now(self._c), "exec")
+
+    def follow(self, caught: Caught, deadline: float) -> int:
+        """Read its output, and reap it when it and its pipes have ended.
+
+        Args:
+            caught: gets what is read.
+            deadline: on `time.monotonic`.
+
+        Returns:
+            Why it came back: `OVER`, `SIGNALED`, or another number where something must be decided.
+
+        """
+        return int(lib.cp_follow(self._c, caught.c, deadline))
 
     def ended(self) -> int:
         """1: it has ended and waits to be reaped; 0: it runs; -1: it is no child of ours now."""

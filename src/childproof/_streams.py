@@ -16,6 +16,7 @@ from childproof._spawner import DISOWNED, STDERR, STDIN, STDOUT
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from childproof._caught import Caught
     from childproof._command import Command
 
 
@@ -87,17 +88,43 @@ class Streams:
 
         """
         command = self._command
-        for name, slot, kind in (("stdout", STDOUT, command.stdout.kind), ("stderr", STDERR, command.stderr.kind)):
+        for name, slot, kind in self._captured():
             if kind == "pipe":
-                output = Output(name, slot, fds[slot], command.max_output)
-                self.outputs.append(output)
-                self.open[output.fd] = output
-                self._registry.register(output.fd, select.POLLIN)
+                self._hear(Output(name, slot, fds[slot], command.max_output))
             elif kind == "tempfile":
                 self.files.append(Output(name, slot, -1, command.max_output))
         if command.feed is not None:
             self._feeder = make_feeder(command.feed, fds[STDIN], command.encoding)
             self._feed(-1)
+
+    def go_on(self, fds: list[int], caught: Caught) -> None:
+        """Likewise, for a child that has been fed, and of which something may have been read.
+
+        Args:
+            fds: the child's, by slot.
+            caught: what has been read.
+
+        """
+        for (name, slot, kind), data in zip(self._captured(), (caught.out, caught.err), strict=True):
+            if kind != "pipe":
+                continue
+            output = Output(name, slot, fds[slot], self._command.max_output)
+            if caught.is_open(output.fd):
+                self._hear(output)
+            else:
+                self.outputs.append(output)
+                output.ended()
+            if data:
+                output.add(data)
+
+    def _captured(self) -> tuple[tuple[str, int, str], tuple[str, int, str]]:
+        command = self._command
+        return ("stdout", STDOUT, command.stdout.kind), ("stderr", STDERR, command.stderr.kind)
+
+    def _hear(self, output: Output) -> None:
+        self.outputs.append(output)
+        self.open[output.fd] = output
+        self._registry.register(output.fd, select.POLLIN)
 
     @property
     def feeding(self) -> bool:

@@ -44,7 +44,7 @@ REAPING_SECONDS = 0.1
 SMALL_INPUT = 16384
 """What certainly fits into an empty pipe, in bytes or characters: writing it does not block."""
 
-_PACKAGE = os.path.dirname(__file__)
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _UNSET: Any = object()
 
 

@@ -1,0 +1,133 @@
+"""The short way: a command to which nothing happens is followed in C, from its start to its end.
+
+Most commands write little, end soon, and leave nobody behind who has their pipes: for those an `Exchange`,
+which can do everything, would be made in vain. Whatever must be decided, as at the deadline, is the
+exchange's, which goes on with the child and with what has been read.
+"""
+
+from __future__ import annotations
+
+from childproof._caught import Caught, may_wait_in_c
+from childproof._exchange import Exchange, new_token, preload
+from childproof._light import TYPE_CHECKING
+from childproof._output import Output
+from childproof._report import IN_SESSION, Facts, make_result
+from childproof._spawner import (
+    DISOWNED,
+    FAILED,
+    OVER,
+    SIGNALED,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Child,
+    has_pidfd,
+    spawn_suspends,
+    write,
+)
+from childproof._streams import refuse_copy
+from childproof._supervise import NOBODY
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from childproof._command import Command
+    from childproof._result import Result
+    from childproof._streams import Registry
+
+SMALL_INPUT = 4096
+"""What an empty pipe takes at once, in bytes (PIPE_BUF, pipe(7))."""
+
+_OTHERS = ("tempfile", "link")
+
+
+def may_follow(command: Command) -> bool:
+    """Whether nothing is asked for that must be decided while it runs, or at its end."""
+    feed = command.feed
+    return (
+        command.on_output is None
+        and command.max_output is None
+        and not command.kill_leftovers
+        and not command.autopsy
+        and (feed is None or (feed.data is not None and len(feed.data) <= SMALL_INPUT))
+        and command.stdout.kind not in _OTHERS
+        and command.stderr.kind not in _OTHERS
+        and command.stdin.kind != "linked"
+        and command.supervise == NOBODY
+        and command.cgroup is None
+        and not command.attributes.detach
+        and not spawn_suspends(command)
+        and has_pidfd()
+        and may_wait_in_c()
+    )
+
+
+class Follower:
+    """See the module. Used by one thread.
+
+    Attributes:
+        child: the child.
+
+    """
+
+    __slots__ = ("_began", "_caught", "_command", "_token", "child")
+
+    def __init__(self, command: Command, began: float) -> None:
+        """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
+        self._command = command
+        self._began = began
+        self._token: bytes | None = None
+        self._caught: Caught | None = None
+        self.child = Child()
+
+    def begin(self) -> bool:
+        """Spawn, and feed; whether there is a child."""
+        command, child = self._command, self.child
+        if command.mark:
+            self._token = new_token(command.environment.mark)
+        if not child.spawn(command, self._token):
+            return False
+        self._caught = Caught(child.fd(STDOUT), child.fd(STDERR))
+        if command.feed is not None:
+            write(child.fd(STDIN), command.feed.data)  # all of it, or nobody reads it
+            child.close(STDIN)
+        preload()
+        return True
+
+    def wait(self) -> bool:
+        """Whether it is over; if not, something must be decided. Signal handlers run meanwhile."""
+        caught = self._caught
+        assert caught is not None
+        deadline = self._began + self._command.timeout
+        while (news := self.child.follow(caught, deadline)) == SIGNALED:
+            pass
+        return bool(news == OVER)
+
+    def result(self) -> Result[Any]:
+        """What came of it, once it is over. The child is reaped."""
+        child, caught = self.child, self._caught
+        assert caught is not None
+        outputs = []
+        for name, slot, data in (("stdout", STDOUT, caught.out), ("stderr", STDERR, caught.err)):
+            if data:
+                output = Output(name, slot, -1, None)
+                output.add(data)
+                outputs.append(output)
+        contained = None if child.state == FAILED else IN_SESSION
+        facts = Facts(self._command, child, self._began, False, "", outputs, (), (), (), (), contained)
+        result = make_result(facts)
+        child.release()
+        caught.release()
+        return result
+
+    def hand_over(self, registry: Registry) -> Exchange:
+        """The exchange that goes on."""
+        if self.child.state == DISOWNED:
+            refuse_copy()
+        exchange = Exchange(self._command, registry, self._began, self.child, self._token)
+        exchange.take_over(self._caught)
+        return exchange
+
+    def abort(self, registry: Registry) -> None:
+        """Kill the tree and reap the child; for exceptions. See `Exchange.abort`."""
+        Exchange(self._command, registry, self._began, self.child, self._token).abort()
