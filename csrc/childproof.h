@@ -240,8 +240,7 @@ struct cp_caught {
 /* Why cp_follow came back. */
 enum cp_news {
     CP_NEWS_NONE = 0,
-    CP_NEWS_OVER,   /* child and pipes have ended, and it is reaped */
-    CP_NEWS_END,    /* it has ended: somebody holds its pipes, or it did not come to its exec */
+    CP_NEWS_END,    /* it has ended, and so have its pipes where nobody else has them */
     CP_NEWS_TIME,   /* the deadline has come */
     CP_NEWS_SIGNAL, /* a signal has, of which the caller may have to hear */
     CP_NEWS_ROOM,   /* there is no more room for output */
@@ -353,9 +352,10 @@ int cp_ended(struct cp_child *child);
  * faster and the kernel is still filing the status. */
 int cp_reap(struct cp_child *child);
 
-/* Read the pipes of a child with a pidfd until it and they have ended, then reap it;
- * or until one of the other cp_news, which may come again and again. `caught`: of
- * stdout and of stderr. `deadline`: seconds on CLOCK_MONOTONIC; may be infinite. */
+/* Read the output of a child with a pidfd until it has ended, or until another of the
+ * cp_news, behind which it may be called again. `caught`: of stdout and of stderr.
+ * `deadline`: seconds on CLOCK_MONOTONIC, or infinite. Of a child that is not
+ * CP_SPAWNING nothing but the pidfd is looked at, which must stay open. */
 int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline);
 
 /* Signal the child, never a reaped one. 0 or an errno. */

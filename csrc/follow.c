@@ -1,7 +1,6 @@
 /*
- * A command to which nothing happens, followed to its end in one call: its pipes
- * are read until they end, and it is reaped. Whatever must be decided is the
- * caller's, who is told why.
+ * A command to which nothing happens, followed to its end in one call: its output
+ * is read as it comes. Whatever must be decided is the caller's, who is told why.
  */
 #include <limits.h>
 #include <poll.h>
@@ -37,16 +36,7 @@ static int catch_output(struct cp_caught *caught)
     return caught->size == caught->capacity ? CP_NEWS_ROOM : CP_NEWS_NONE;
 }
 
-/* Its pipes have ended, and so has it. A child that did not come to its exec may
- * be given another try, which is the caller's to decide. */
-static int conclude(struct cp_child *child)
-{
-    if (cp_settle(child, 1) == CP_DIED)
-        return CP_NEWS_END;
-    return cp_reap(child) ? CP_NEWS_OVER : CP_NEWS_TROUBLE;
-}
-
-static int take(struct cp_child *child, struct cp_caught *caught, const struct pollfd *watched)
+static int take(struct cp_caught *caught, const struct pollfd *watched)
 {
     for (int i = OUT; i < WATCHED; i++)
         if (watched[i].revents & POLLNVAL) /* the host has closed what is ours */
@@ -56,11 +46,11 @@ static int take(struct cp_child *child, struct cp_caught *caught, const struct p
         if (news != CP_NEWS_NONE)
             return news;
     }
-    if (!watched[END].revents)
-        return CP_NEWS_NONE;
-    /* A process's descriptors are closed before its end is told: who has the pipes
-     * now is somebody else. */
-    return caught[OUT].fd >= 0 || caught[ERR].fd >= 0 ? CP_NEWS_END : conclude(child);
+    /* A process's descriptors are closed before its end is told: when nothing is to be
+     * read any more, who has pipes that have not ended is somebody else. */
+    int ended = caught[OUT].fd < 0 && caught[ERR].fd < 0;
+    int quiet = !watched[OUT].revents && !watched[ERR].revents;
+    return watched[END].revents && (ended || quiet) ? CP_NEWS_END : CP_NEWS_NONE;
 }
 
 static int wait_once(struct cp_child *child, struct cp_caught *caught, int milliseconds)
@@ -73,7 +63,7 @@ static int wait_once(struct cp_child *child, struct cp_caught *caught, int milli
     cp_settle(child, 0);
     if (ready == 0)
         return milliseconds == 0 ? CP_NEWS_TIME : CP_NEWS_NONE;
-    return take(child, caught, watched);
+    return take(caught, watched);
 }
 
 int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline)

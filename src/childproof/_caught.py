@@ -64,6 +64,11 @@ class Caught:
         stream = self.c[which]
         return ffi.buffer(stream.data, stream.size)[:] if stream.size else b""
 
+    @property
+    def ended(self) -> bool:
+        """Neither is to be read any more."""
+        return bool(self.c[0].fd < 0 and self.c[1].fd < 0)
+
     def is_open(self, fd: int) -> bool:
         """Whether the pipe with the descriptor `fd` has not ended."""
         return fd >= 0 and fd in (self.c[0].fd, self.c[1].fd)

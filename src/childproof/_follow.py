@@ -13,9 +13,10 @@ from childproof._light import TYPE_CHECKING
 from childproof._output import Output
 from childproof._report import IN_SESSION, Facts, make_result
 from childproof._spawner import (
+    DIED,
     DISOWNED,
+    END,
     FAILED,
-    OVER,
     SIGNALED,
     STDERR,
     STDIN,
@@ -62,6 +63,15 @@ def may_follow(command: Command) -> bool:
     )
 
 
+def follow(child: Child, caught: Caught, deadline: float) -> bool:
+    """Whether the child and its pipes have ended; if not, something must be decided. Signal handlers run
+    meanwhile.
+    """
+    while (news := child.follow(caught, deadline)) == SIGNALED:
+        pass
+    return news == END and caught.ended
+
+
 class Follower:
     """See the module. Used by one thread.
 
@@ -95,13 +105,14 @@ class Follower:
         return True
 
     def wait(self) -> bool:
-        """Whether it is over; if not, something must be decided. Signal handlers run meanwhile."""
-        caught = self._caught
+        """Whether it is over, and reaped; if not, an exchange must go on. Signal handlers run meanwhile."""
+        child, caught = self.child, self._caught
         assert caught is not None
-        deadline = self._began + self._command.timeout
-        while (news := self.child.follow(caught, deadline)) == SIGNALED:
-            pass
-        return bool(news == OVER)
+        return follow(child, caught, self._began + self._command.timeout) and self._is_over()
+
+    def _is_over(self) -> bool:
+        # One that died before its exec may get another try.
+        return self.child.settle(dead=True) != DIED and self.child.reap()
 
     def result(self) -> Result[Any]:
         """What came of it, once it is over. The child is reaped."""

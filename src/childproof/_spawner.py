@@ -31,7 +31,7 @@ CONTROL = lib.CP_CONTROL
 SPAWNING, STARTED, FAILED = lib.CP_SPAWNING, lib.CP_STARTED, lib.CP_FAILED
 DIED, DISOWNED = lib.CP_DIED, lib.CP_DISOWNED
 
-OVER, SIGNALED, QUIET = lib.CP_NEWS_OVER, lib.CP_NEWS_SIGNAL, lib.CP_NEWS_TIME
+END, SIGNALED = lib.CP_NEWS_END, lib.CP_NEWS_SIGNAL
 
 STAGES = {
     lib.CP_STAGE_NONE: "none",
@@ -365,14 +365,14 @@ class Child:
         return STAGES.get(lib.cp_stage_now(self._c), "exec")
 
     def follow(self, caught: Caught, deadline: float) -> int:
-        """Read its output, and reap it when it and its pipes have ended.
+        """Read its output until it has ended, or something must be decided. It must have a pidfd.
 
         Args:
             caught: gets what is read.
             deadline: on `time.monotonic`.
 
         Returns:
-            Why it came back: `OVER`, `SIGNALED`, or another number where something must be decided.
+            Why it came back: `END`, `SIGNALED` (handlers are to run), or another number.
 
         """
         return int(lib.cp_follow(self._c, caught.c, deadline))

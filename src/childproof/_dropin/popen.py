@@ -131,8 +131,6 @@ class Popen(_Base):  # type: ignore[misc]  # as above
                 self.pid = child.pid
                 self._child_created = True
             self._close_pipe_fds(*given[10:16])
-            if self._fresh and self.stdin is None and (self.stdout or self.stderr):
-                self._talk = Talk(self, child, None, True)  # while the child is on its way to its exec
             if (state := start.await_exec(child, self._until)) == SPAWNING:
                 raise TimeoutExpired(asked.args, timeout or 0.0)
         except BaseException:

@@ -11,7 +11,9 @@ import select
 from math import ceil, inf
 from time import monotonic
 
+from childproof._caught import Caught, may_wait_in_c
 from childproof._dropin.starting import TEMPLATE
+from childproof._follow import follow
 from childproof._light import TYPE_CHECKING
 from childproof._spawner import STDERR, STDIN, STDOUT, Child
 from childproof._stdio import NULL, PIPE, Feed, bytes_view
@@ -102,21 +104,45 @@ class Talk:
         self._unblocked: set[int] = set()
         self._paused = False
         self._streams: Streams | None = None
+        self._read: dict[int, bytes] = {}
         self.held: tuple[Holder, ...] = ()
         feed = Feed(data=bytes_view(encoded)) if encoded else None
+        self._may_follow = fresh and feed is None and child.pidfd >= 0 and may_wait_in_c()
+        if not self._may_follow:
+            self._listen(feed, fresh)
+
+    def _listen(self, feed: Feed | None, fresh: bool) -> None:
         fds = [-1 if feed is None else self.fd(STDIN), self.fd(STDOUT), self.fd(STDERR)]
         self._unblock(fds[:1] if fresh else fds)
-        command = _COMMANDS[fds[STDOUT] >= 0, fds[STDERR] >= 0]
-        if feed is not None:
-            command = command._replace(feed=feed)
-        self._read: dict[int, bytes] = {}
-        # It refers back to this object: `_finish` parts them, so that what was read goes with the `Popen`.
-        streams = self._streams = Streams(command, self, self._poller)
+        streams = self._make_streams(fds, feed)
         streams.listen(fds)
         if not fresh:
             for output in streams.outputs:
                 if data := _read_ahead(self._files[output.slot]):
                     output.add(data)
+
+    def _make_streams(self, fds: list[int], feed: Feed | None) -> Streams:
+        """It refers back to this object: `go_on` parts them, so that what was read goes with the `Popen`."""
+        command = _COMMANDS[fds[STDOUT] >= 0, fds[STDERR] >= 0]
+        if feed is not None:
+            command = command._replace(feed=feed)
+        self._streams = Streams(command, self, self._poller)
+        return self._streams
+
+    def _follow(self, until: float) -> bool:
+        """The short way (`childproof._follow`): whether it is over."""
+        self._may_follow = False
+        fds = [-1, self.fd(STDOUT), self.fd(STDERR)]
+        caught = Caught(fds[STDOUT], fds[STDERR])
+        over = follow(self._child, caught, until)
+        if over:
+            self._read = {STDOUT: caught.out, STDERR: caught.err}
+            self.close(STDOUT)
+            self.close(STDERR)
+        else:
+            self._make_streams(fds, None).go_on(fds, caught)
+        caught.release()
+        return over
 
     # ---- whom the streams ask, in the place of a child that owns its pipes ----
 
@@ -157,6 +183,8 @@ class Talk:
             linger: seconds to go on after its end, `None` for ever.
 
         """
+        if self._may_follow and self._follow(until):
+            return True
         streams = self._streams
         if streams is None:
             return True
