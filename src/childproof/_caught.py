@@ -65,13 +65,14 @@ class Caught:
         return ffi.buffer(stream.data, stream.size)[:] if stream.size else b""
 
     @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors of the pipes that have not ended."""
+        return tuple([fd for fd in (self.c[0].fd, self.c[1].fd) if fd >= 0])
+
+    @property
     def ended(self) -> bool:
         """Neither is to be read any more."""
         return bool(self.c[0].fd < 0 and self.c[1].fd < 0)
-
-    def is_open(self, fd: int) -> bool:
-        """Whether the pipe with the descriptor `fd` has not ended."""
-        return fd >= 0 and fd in (self.c[0].fd, self.c[1].fd)
 
     def release(self) -> None:
         """The room is for the next; nothing may be asked of this one any more."""

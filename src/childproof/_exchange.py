@@ -169,6 +169,8 @@ class Exchange:
             caught: what has been read; `None`: the child could not be made.
 
         """
+        if self._child.state == DISOWNED:
+            refuse_copy()
         if caught is None:
             self._conclude()
         else:

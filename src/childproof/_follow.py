@@ -14,9 +14,9 @@ from childproof._output import Output
 from childproof._report import IN_SESSION, Facts, make_result
 from childproof._spawner import (
     DIED,
-    DISOWNED,
     END,
     FAILED,
+    QUIET,
     SIGNALED,
     STDERR,
     STDIN,
@@ -26,15 +26,16 @@ from childproof._spawner import (
     spawn_suspends,
     write,
 )
-from childproof._streams import refuse_copy
 from childproof._supervise import NOBODY
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
 
     from childproof._command import Command
     from childproof._result import Result
     from childproof._streams import Registry
+
+    _Exchange = TypeVar("_Exchange", bound=Exchange)
 
 SMALL_INPUT = 4096
 """What an empty pipe takes at once, in bytes (PIPE_BUF, pipe(7))."""
@@ -77,17 +78,18 @@ class Follower:
 
     Attributes:
         child: the child.
+        caught: what has been read; `None` if there is no child.
 
     """
 
-    __slots__ = ("_began", "_caught", "_command", "_token", "child")
+    __slots__ = ("_began", "_command", "_token", "caught", "child")
 
     def __init__(self, command: Command, began: float) -> None:
         """`began`: when the call began, on `time.monotonic`; the deadline counts from there."""
         self._command = command
         self._began = began
         self._token: bytes | None = None
-        self._caught: Caught | None = None
+        self.caught: Caught | None = None
         self.child = Child()
 
     def begin(self) -> bool:
@@ -97,7 +99,7 @@ class Follower:
             self._token = new_token(command.environment.mark)
         if not child.spawn(command, self._token):
             return False
-        self._caught = Caught(child.fd(STDOUT), child.fd(STDERR))
+        self.caught = Caught(child.fd(STDOUT), child.fd(STDERR))
         if command.feed is not None:
             write(child.fd(STDIN), command.feed.data)  # all of it, or nobody reads it
             child.close(STDIN)
@@ -106,7 +108,7 @@ class Follower:
 
     def wait(self) -> bool:
         """Whether it is over, and reaped; if not, an exchange must go on. Signal handlers run meanwhile."""
-        child, caught = self.child, self._caught
+        child, caught = self.child, self.caught
         assert caught is not None
         return follow(child, caught, self._began + self._command.timeout) and self._is_over()
 
@@ -114,9 +116,22 @@ class Follower:
         # One that died before its exec may get another try.
         return self.child.settle(dead=True) != DIED and self.child.reap()
 
+    def look(self) -> bool | None:
+        """Likewise, without waiting; `None`: nothing has to be decided yet."""
+        assert self.caught is not None
+        news = self.child.follow(self.caught, 0.0)
+        if news in (QUIET, SIGNALED):
+            return None
+        return news == END and self.caught.ended and self._is_over()
+
+    def fds(self) -> tuple[int, ...]:
+        """What tells that something has happened: the pipes that are open, and the pidfd."""
+        assert self.caught is not None
+        return (*self.caught.fds, self.child.pidfd)
+
     def result(self) -> Result[Any]:
         """What came of it, once it is over. The child is reaped."""
-        child, caught = self.child, self._caught
+        child, caught = self.child, self.caught
         assert caught is not None
         outputs = []
         for name, slot, data in (("stdout", STDOUT, caught.out), ("stderr", STDERR, caught.err)):
@@ -133,12 +148,14 @@ class Follower:
 
     def hand_over(self, registry: Registry) -> Exchange:
         """The exchange that goes on."""
-        if self.child.state == DISOWNED:
-            refuse_copy()
-        exchange = Exchange(self._command, registry, self._began, self.child, self._token)
-        exchange.take_over(self._caught)
+        exchange = self.make_exchange(registry, Exchange)
+        exchange.take_over(self.caught)
         return exchange
+
+    def make_exchange(self, registry: Registry, kind: type[_Exchange]) -> _Exchange:
+        """An exchange with the child, which is to take over, or to abort."""
+        return kind(self._command, registry, self._began, self.child, self._token)
 
     def abort(self, registry: Registry) -> None:
         """Kill the tree and reap the child; for exceptions. See `Exchange.abort`."""
-        Exchange(self._command, registry, self._began, self.child, self._token).abort()
+        self.make_exchange(registry, Exchange).abort()

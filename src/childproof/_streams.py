@@ -109,7 +109,7 @@ class Streams:
             if kind != "pipe":
                 continue
             output = Output(name, slot, fds[slot], self._command.max_output)
-            if caught.is_open(output.fd):
+            if output.fd in caught.fds:
                 self._hear(output)
             else:
                 self.outputs.append(output)

@@ -199,6 +199,7 @@ class Child(Generic[Text]):
         try:
             self._scheduler.fill()
             for job in self._scheduler.jobs:
+                assert isinstance(job.exchange, Exchange)  # nothing with `on_output` takes the short way
                 self._exchange = job.exchange
             pause = 0.0005
             while not self._is_over() and self._exchange and self._exchange.child.settle() != STARTED:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from childproof._command import Command, make_command, plain_command
 from childproof._exchange import CLEARING_SECONDS, Exchange, State
+from childproof._follow import may_follow
 from childproof._many.budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
+from childproof._many.followed import Followed
 from childproof._many.router import Router
 from childproof._processes.census import Shared
 from childproof._report import Facts, make_result
@@ -60,11 +62,13 @@ class _Starvable(Exchange):
     Attributes:
         may_wait: whether there are others that will give back what it wants.
         starved: why it was put off, and has no Result; empty if it was not.
+        must_decide: as of a `Followed`.
 
     """
 
     may_wait = False
     starved = ""
+    must_decide = False
 
     def ready(self, fd: int) -> None:
         """See `Exchange.ready`. An epoll may tell of a descriptor that has been closed and whose number is
@@ -93,7 +97,7 @@ class Job:
 
     Attributes:
         position: which it is among the commands.
-        exchange: its state machine; `None` before the start and after the end.
+        exchange: its state machine, or its short way; `None` before the start and after the end.
         wake_at: the earliest time that the scheduler has noted for it.
         spawning: its exec has not been seen.
         fds: how many descriptors it is reckoned with.
@@ -105,7 +109,7 @@ class Job:
     def __init__(self, position: int, command: Command, scheduler: Scheduler) -> None:
         self.position = position
         self.command = command
-        self.exchange: _Starvable | None = None
+        self.exchange: _Starvable | Followed | None = None
         self.wake_at = inf
         self.spawning = False
         self.fds = 0
@@ -227,9 +231,12 @@ class Scheduler:
             self._finish(job, make_result(Facts(command, None, began, True, "", [], (), (), ())))
             return True
         announce(command)
-        exchange = job.exchange = _Starvable(command, job, began)
-        exchange.may_wait = bool(self._running)
-        exchange.take_census = self._census
+        exchange: _Starvable | Followed
+        if may_follow(command):
+            exchange = Followed(command, job, began)
+        else:
+            exchange = self._among_others(job, _Starvable(command, job, began))
+        job.exchange = exchange
         self._running.add(job)
         self._reckon(job, SPAWNING_FDS + SUPERVISING_FDS * (job.command.supervise != NOBODY))
         self._spawning += 1
@@ -237,7 +244,18 @@ class Scheduler:
         _children.add(exchange.child)
         exchange.begin()
         self.look_at(job)
-        return not exchange.starved
+        return job not in self._put_off
+
+    def _among_others(self, job: Job, exchange: _Starvable) -> _Starvable:
+        exchange.may_wait = len(self._running) > (job in self._running)
+        exchange.take_census = self._census
+        return exchange
+
+    def _take_over(self, job: Job, followed: Followed) -> _Starvable:
+        """Something must be decided about a command on the short way."""
+        exchange = job.exchange = self._among_others(job, followed.make_exchange(_Starvable))
+        exchange.take_over(followed.caught)
+        return exchange
 
     def _reckon(self, job: Job, fds: int) -> None:
         assert self._budget is not None
@@ -281,6 +299,9 @@ class Scheduler:
         exchange = job.exchange
         if exchange is None:
             return
+        if exchange.must_decide:
+            assert isinstance(exchange, Followed)
+            exchange = self._take_over(job, exchange)
         state = exchange.state
         if job.spawning and state is not State.STARTING:
             job.spawning = False
@@ -303,12 +324,12 @@ class Scheduler:
         self._heap = [entry for entry in self._heap if entry[2].exchange is not None and entry[0] == entry[2].wake_at]
         heapify(self._heap)
 
-    def _end(self, job: Job, exchange: _Starvable) -> None:
+    def _end(self, job: Job, exchange: _Starvable | Followed) -> None:
         job.exchange = None
         _children.discard(exchange.child)
         self._running.discard(job)
         self._reckon(job, 0)
-        if exchange.starved:
+        if isinstance(exchange, _Starvable) and exchange.starved:
             job.wake_at = inf
             self._put_off.append(job)
             assert self._budget is not None
@@ -344,8 +365,11 @@ class Scheduler:
         now = monotonic()
         self._census.renew()
         for job in list(self._running):
-            if job.exchange is not None:
-                job.exchange.stop(0, now)
+            exchange = job.exchange
+            if exchange is not None:
+                if isinstance(exchange, Followed):
+                    exchange = self._take_over(job, exchange)
+                exchange.stop(0, now)
                 self.look_at(job)
         return monotonic() + CLEARING_SECONDS + 0.2 + STOPPING_SECONDS * len(self._running)
 
