@@ -331,7 +331,8 @@ static const struct {
 } parts[] = {
     {"starts", test_starts},   {"attributes", test_attributes}, {"detached", test_detached},
     {"failures", test_failures},
-    {"signals", test_signals}, {"waiting", test_waiting},       {"others", test_others},
+    {"signals", test_signals}, {"waiting", test_waiting}, {"following", test_following},
+         {"others", test_others},
     {"storms", test_storms},
     {"namespaces", test_namespaces}, {"faults", test_faults},
 };

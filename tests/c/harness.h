@@ -107,6 +107,7 @@ void test_detached(void);
 void test_failures(void);
 void test_signals(void);
 void test_waiting(void);
+void test_following(void);
 void test_others(void);
 void test_namespaces(void);
 void test_storms(void);
