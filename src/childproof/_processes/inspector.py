@@ -1,6 +1,6 @@
 """Other processes than our children, through C: read what they are, signal them, see what they have open.
 
-With `_spawner` the only module that touches C.
+Besides those of our own children (`_spawner`, `_request`, `_caught`) the only module that touches C.
 """
 
 from __future__ import annotations
