@@ -223,3 +223,26 @@ def test_gevent(script: Script, order: str) -> None:
     patch ours is refused.
     """
     assert script("gevent", GEVENT, order) == [3, "out\n", True, True, order == "gevent first"]
+
+
+GREEN_RUN = """
+import json
+from gevent import monkey
+monkey.patch_all()
+import gevent, childproof
+ticks = 0
+def tick():
+    global ticks
+    while True:
+        ticks += 1
+        gevent.sleep(0.01)
+gevent.spawn(tick)
+done = childproof.run("sleep 1; echo out; exit 3")
+late = childproof.run("sleep 600", timeout=1)
+print(json.dumps([done.code, done.out, late.code, ticks > 50]))
+"""
+
+
+def test_run_under_gevent(script: Script) -> None:
+    """`childproof.run` too waits by gevent's `poll`, and not in C."""
+    assert script("gevent", GREEN_RUN) == [3, "out", 124, True]
