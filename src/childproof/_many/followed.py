@@ -51,7 +51,7 @@ class Followed:
 
     def begin(self) -> None:
         """Spawn, and register what is to be heard of."""
-        if not self._follower.begin():
+        if not self._follower.begin() or self.child.pidfd < 0:  # a filter may refuse the one or the other
             self.must_decide = True
             return
         self._fds = self._follower.fds()
