@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "process.c", "open_files.c", "syscalls.c"]
-SOURCES.append("supervised.c")  # the host's side of csrc/supervisor
+SOURCES += ["reopen.c", "supervised.c"]  # the latter is the host's side of csrc/supervisor
 PORTABLE = bool(os.environ.get("CHILDPROOF_PORTABLE")) or not sys.platform.startswith("linux")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 

@@ -260,6 +260,7 @@ int cp_child_main(void *argument)
 {
     struct cp_block *block = argument;
     die_with_the_spawner(block);
+    check(block, -cp_leave_table(block)); /* nothing may be opened or moved before this line */
     block->stage = CP_STAGE_SIGNALS;
     reset_signals(block);
     detach(block);
