@@ -3,8 +3,8 @@
  *
  * It may share the parent's memory while the parent runs on. So what may be
  * called here: the functions of sys.h, of this file and of close_fds.c. What
- * may be written: the block (stage, slot, error, closing, closed, exact, source) and
- * the stack behind it. Nothing else: no malloc, no libc function, no errno, no
+ * may be written: the block (stage, slot, error, closing, closed, exact, source,
+ * service, reopened) and the stack behind it. Nothing else: no malloc, no libc function, no errno, no
  * signal handler (all signals are blocked until the line before execve).
  */
 #include <sys/wait.h>
