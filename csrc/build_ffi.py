@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "close_fds.c", "reap.c", "follow.c"]
+SOURCES = ["spawn.c", "fds.c", "block.c", "child.c", "reopen.c", "close_fds.c", "reap.c", "follow.c"]
 SOURCES += ["process.c", "open_files.c", "syscalls.c", "supervised.c"]  # the last: the host's side of csrc/supervisor
 PORTABLE = bool(os.environ.get("CHILDPROOF_PORTABLE")) or not sys.platform.startswith("linux")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]

@@ -3,8 +3,8 @@
  *
  * It may share the parent's memory while the parent runs on. So what may be
  * called here: the functions of sys.h, of this file and of close_fds.c. What
- * may be written: the block (stage, slot, error, closing, closed, exact, source) and
- * the stack behind it. Nothing else: no malloc, no libc function, no errno, no
+ * may be written: the block (stage, slot, error, closing, closed, exact, source,
+ * service, reopened) and the stack behind it. Nothing else: no malloc, no libc function, no errno, no
  * signal handler (all signals are blocked until the line before execve).
  */
 #include <sys/wait.h>
@@ -260,6 +260,7 @@ int cp_child_main(void *argument)
 {
     struct cp_block *block = argument;
     die_with_the_spawner(block);
+    check(block, -cp_leave_table(block)); /* nothing may be opened or moved before this line */
     block->stage = CP_STAGE_SIGNALS;
     reset_signals(block);
     detach(block);

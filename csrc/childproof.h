@@ -227,6 +227,7 @@ struct cp_child {
     size_t block_size;
     struct cp_child *previous;
     struct cp_child *next;
+    int reopened; /* 1: the host's table of descriptors was not copied, but shared for a moment */
 };
 
 /* What is read of one output of a child that is followed. */

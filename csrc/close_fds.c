@@ -3,8 +3,8 @@
  * closes everything outside the keep list or fails with an errno. If none
  * works the child is not started.
  *
- * All but the last two functions run in the child: raw calls only, nothing
- * written outside its own block and stack.
+ * All above cp_has_close_range run in the child: raw calls only, nothing written
+ * outside its own block and stack.
  */
 #include "internal.h"
 
@@ -37,13 +37,13 @@ static int by_range(const struct cp_block *block)
     for (int i = 0; i < block->keep_count; i++) {
         unsigned fd = (unsigned)block->keep[i];
         if (fd > from) {
-            long r = sys_close_range(from, fd - 1);
+            long r = sys_close_range(from, fd - 1, 0);
             if (r < 0)
                 return (int)-r;
         }
         from = fd + 1;
     }
-    return (int)-sys_close_range(from, ~0U);
+    return (int)-sys_close_range(from, ~0U, 0);
 }
 
 /* -1 for a name that is no number. */
@@ -156,9 +156,69 @@ int cp_close_fds(struct cp_block *block)
     return by_rlimit(block);
 }
 
+/* ---- out of the host's table; see reopen.c ---- */
+
+/* /proc may show other processes than ours. */
+static int is_it(const struct cp_far_end *end, const uint64_t id[2])
+{
+    return id[0] == end->id[0] && id[1] == end->id[1];
+}
+
+/* Without opening anything. */
+static int names_lead_home(const struct cp_block *block)
+{
+    for (int i = 0; i < 3; i++) {
+        const struct cp_far_end *end = &block->far_end[i];
+        uint64_t id[2] = {0};
+        if (end->name[0] && (sys_identify_path(end->name, id) < 0 || !is_it(end, id)))
+            return 0;
+    }
+    return 1;
+}
+
+static long reopen(struct cp_block *block)
+{
+    for (int i = 0; i < 3; i++) {
+        const struct cp_far_end *end = &block->far_end[i];
+        uint64_t id[2] = {0};
+        if (end->name[0] == '\0')
+            continue;
+        long fd = sys_open(end->name, end->flags | O_CLOEXEC | O_NOCTTY, 0);
+        if (fd < 0)
+            return fd;
+        if (fd < 3 || sys_identify((int)fd, id) < 0 || !is_it(end, id))
+            return -ESTALE;
+        block->source[i] = (int)fd;
+    }
+    return 0;
+}
+
+/* Before the table is the child's own nothing may be opened, closed or moved in it. The
+ * kernel makes that before it closes anything, and for the first of these calls copies
+ * only what is below 3. */
+int cp_leave_table(struct cp_block *block)
+{
+    if (!block->shares_table)
+        return 0;
+    block->stage = CP_STAGE_CLOSE_FDS;
+    int word = CP_REOPENED;
+    long r = names_lead_home(block) ? sys_close_range(3, ~0U, CP_UNSHARE) : -ESTALE;
+    if (r == 0)
+        r = reopen(block);
+    else { /* a copy of it all, as if it had never been shared */
+        word = CP_COPIED;
+        r = sys_close_range(~0U, ~0U, CP_UNSHARE);
+        if (r < 0)
+            r = sys_unshare_table();
+    }
+    __atomic_store_n(&block->reopened, r < 0 ? CP_NOT_REOPENED : word, __ATOMIC_RELEASE);
+    sys_wake_waiter(&block->reopened);
+    return r < 0 ? (int)-r : 0;
+}
+
 int cp_has_close_range(void)
 {
-    return sys_close_range(~0U, ~0U) == 0;
+    return sys_close_range(~0U, ~0U, 0) == 0;
 }
 
 static unsigned read_number(const char *path, unsigned otherwise)

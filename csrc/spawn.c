@@ -179,6 +179,8 @@ static int clone3_child(struct cp_child *child, struct cp_block *block)
     };
     if (!(child->disabled & CP_DISABLE_PIDFD))
         args.flags |= CLONE_PIDFD;
+    if (block->shares_table)
+        args.flags |= CLONE_FILES;
     block->handlers_reset = 1;
     int pid = (int)sys_clone3(&args, cp_child_main, block);
     if (pid < 0)
@@ -204,6 +206,8 @@ static int clone_child(struct cp_child *child, struct cp_block *block)
         flags |= CLONE_VM | CLONE_CHILD_CLEARTID;
         if (child->start == CP_START_VFORK)
             flags |= CLONE_VFORK;
+        if (block->shares_table)
+            flags |= CLONE_FILES;
         pid = child->start == CP_START_CLONE ? clone3_child(child, block) : -ENOSYS;
         /* Whatever it does not like: clone says so again, if it is not only clone3. */
         if (pid < 0)
@@ -219,6 +223,25 @@ static int clone_child(struct cp_child *child, struct cp_block *block)
     return pid;
 }
 #endif
+
+/* A container's filter may refuse what the kernel can do: the next primitive
+ * is tried then, and without a pidfd at last. */
+static int is_refusal(int error)
+{
+    return error == ENOSYS || error == EPERM || error == EINVAL;
+}
+
+/* Without the sharing of the table, if that is what is refused. */
+static int clone_either_way(struct cp_child *child, struct cp_block *block)
+{
+    int pid = clone_child(child, block);
+    if (pid < 0 && block->shares_table && is_refusal(-pid)) {
+        cp_refuse_reopening(block);
+        block->shares_table = 0;
+        pid = clone_child(child, block);
+    }
+    return pid;
+}
 
 /* Only a child on its parent's memory tells its end of it by a word: others
  * need a pipe, which closes at exec. */
@@ -255,10 +278,11 @@ static int start_with(struct cp_child *child, const struct cp_request *request,
         block->bound = cp_fd_bound(&exact);
         block->exact = exact;
     }
+    cp_prepare_reopening(child, block);
     if (start == CP_START_VFORK)
         cp_unlock();
     int saved = errno; /* where raw calls set it, the child's land here too */
-    int pid = clone_child(child, block);
+    int pid = clone_either_way(child, block);
     if (pid > 0)
         errno = saved;
     if (start == CP_START_VFORK)
@@ -268,14 +292,9 @@ static int start_with(struct cp_child *child, const struct cp_request *request,
         return -pid;
     }
     child->pid = pid;
+    if (block->shares_table && !cp_await_reopening(child, block))
+        return start_with(child, request, mask, start); /* once: it is refused now */
     return 0;
-}
-
-/* A container's filter may refuse what the kernel can do: the next primitive
- * is tried then, and without a pidfd at last. */
-static int is_refusal(int error)
-{
-    return error == ENOSYS || error == EPERM || error == EINVAL;
 }
 
 /* A child that changes its ids on its parent's memory could be debugged by the

@@ -1,6 +1,8 @@
 /* See sys.h: Linux, by number. */
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 
 #define CP_PORTABLE 0
@@ -318,9 +320,67 @@ static inline _Noreturn void sys_exit(int status)
         cp_raw1(SYS_exit_group, status);
 }
 
-static inline long sys_close_range(unsigned first, unsigned last)
+#define CP_UNSHARE 2 /* CLOSE_RANGE_UNSHARE */
+
+static inline long sys_close_range(unsigned first, unsigned last, unsigned flags)
 {
-    return cp_raw3(SYS_close_range, first, last, 0);
+    return cp_raw3(SYS_close_range, first, last, flags);
+}
+
+static inline long sys_unshare_table(void)
+{
+    return cp_raw1(SYS_unshare, 0x400 /* CLONE_FILES */);
+}
+
+/* Device and inode of what is open, or of what a path leads to: where libc's struct is
+ * the kernel's. */
+#if CP_RAW_ASM
+static inline long sys_identify(int fd, uint64_t id[2])
+{
+    struct stat found = {0};
+    long r = cp_raw2(SYS_fstat, fd, &found);
+    id[0] = found.st_dev;
+    id[1] = found.st_ino;
+    return r;
+}
+
+static inline long sys_identify_path(const char *path, uint64_t id[2])
+{
+    struct stat found = {0};
+    long r = cp_raw4(SYS_newfstatat, AT_FDCWD, path, &found, 0);
+    id[0] = found.st_dev;
+    id[1] = found.st_ino;
+    return r;
+}
+#else
+static inline long sys_identify(int fd, uint64_t id[2])
+{
+    (void)fd, (void)id;
+    return -ENOSYS;
+}
+
+static inline long sys_identify_path(const char *path, uint64_t id[2])
+{
+    (void)path, (void)id;
+    return -ENOSYS;
+}
+#endif
+
+/* Until the word is not `value` any more, or the time is over. */
+static inline void sys_wait_for_word(volatile int *word, int value, long ns)
+{
+    struct { long s, ns; } pause = {0, ns};
+    cp_raw4(SYS_futex, word, 0 /* FUTEX_WAIT */, value, &pause);
+}
+
+static inline void sys_wake_waiter(volatile int *word)
+{
+    cp_raw3(SYS_futex, word, 1 /* FUTEX_WAKE */, 1);
+}
+
+static inline long sys_uname(struct utsname *system)
+{
+    return cp_raw1(SYS_uname, system);
 }
 
 /* The whole directory of one's own descriptors, piece by piece. */

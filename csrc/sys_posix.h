@@ -3,6 +3,7 @@
 #include <grp.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 
 #define CP_PORTABLE 1
@@ -216,10 +217,44 @@ static inline _Noreturn void sys_exit(int status)
     _exit(status);
 }
 
-static inline long sys_close_range(unsigned first, unsigned last)
+#define CP_UNSHARE 0
+
+static inline long sys_close_range(unsigned first, unsigned last, unsigned flags)
 {
-    (void)first;
-    (void)last;
+    (void)first, (void)last, (void)flags;
+    return -ENOSYS;
+}
+
+static inline long sys_unshare_table(void)
+{
+    return -ENOSYS;
+}
+
+static inline long sys_identify_path(const char *path, uint64_t id[2])
+{
+    (void)path, (void)id;
+    return -ENOSYS;
+}
+
+static inline long sys_identify(int fd, uint64_t id[2])
+{
+    (void)fd, (void)id;
+    return -ENOSYS;
+}
+
+static inline void sys_wait_for_word(volatile int *word, int value, long ns)
+{
+    (void)word, (void)value, (void)ns;
+}
+
+static inline void sys_wake_waiter(volatile int *word)
+{
+    (void)word;
+}
+
+static inline long sys_uname(struct utsname *system)
+{
+    (void)system;
     return -ENOSYS;
 }
 

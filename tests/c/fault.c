@@ -81,6 +81,8 @@ static const struct {
     {"setresuid", SYS_setresuid, {EPERM, EINVAL, EAGAIN}},
     {"setpriority", SYS_setpriority, {EPERM, EACCES, EINVAL}},
     {"fstat", SYS_fstat, {EIO, EOVERFLOW, ENOMEM}},
+    {"newfstatat", SYS_newfstatat, {EACCES, ENOENT}},
+    {"unshare", SYS_unshare, {EPERM, ENOMEM}},
     {"statx", SYS_statx, {ENOSYS, EPERM, EIO, EACCES}},
     {"readlink", SYS_readlinkat, {EACCES, EIO, ENOENT}},
     {"opendir", -1, {EMFILE, ENFILE, ENOMEM, EACCES}},

@@ -20,6 +20,7 @@ struct scenario {
     const char *input;
     int killed;      /* it is ended by a signal */
     int holes;       /* the host has 0 and 1 closed */
+    int apart;       /* each point in a process of its own, since what was refused is not tried again */
     struct cpf_plan conditions;
     struct ending good;
 };
@@ -99,6 +100,21 @@ static int try_point(struct scenario *scenario, const struct cpf_plan *wanted)
     return reached;
 }
 
+static int try_point_apart(struct scenario *scenario, const struct cpf_plan *wanted)
+{
+    int status = -1;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        failures = 0;
+        int reached = try_point(scenario, wanted);
+        leave_fork(reached + 2 * (failures != 0));
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) < 2, "status %x",
+          (unsigned)status);
+    return WIFEXITED(status) && (WEXITSTATUS(status) & 1);
+}
+
 static int try_errno(struct scenario *scenario, struct cpf_plan plan)
 {
     int points = 0;
@@ -106,7 +122,7 @@ static int try_errno(struct scenario *scenario, struct cpf_plan plan)
         snprintf(trying, sizeof trying, "%s: %s's %s, number %d, errno %d, %s, close %d",
                  scenario->name, origins[plan.origin], cpf_name(plan.call), plan.nth, plan.error,
                  plan.times == 1 ? "once" : "for ever", plan.close_error);
-        if (!try_point(scenario, &plan))
+        if (!(scenario->apart ? try_point_apart : try_point)(scenario, &plan))
             break;
         points++;
     }
@@ -129,7 +145,7 @@ static int try_call(struct scenario *scenario, int origin, int call)
                 continue;
             if (forever && call == cpf_call("prlimit64") && !scenario->call.request.limits)
                 continue; /* the loop goes up to a million then: once is enough */
-            for (int j = 0; j < 3; j++) {
+            for (int j = 0; j < (scenario->apart ? 1 : 3); j++) {
                 struct cpf_plan plan = {.origin = origin, .call = call, .error = cpf_errno(call, i),
                                         .times = forever ? FOR_EVER : 1,
                                         .close_error = close_errors[j]};
@@ -304,6 +320,26 @@ static void test_conditions(void)
     try_scenario(&scenario);
 }
 
+/* A child that shares the table, and what it does where it can't. */
+static void test_large(void)
+{
+    struct scenario scenario;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(null, 1023);
+    begin_scenario(&scenario, "a large table", "state", NULL);
+    scenario.apart = 1;
+    try_scenario(&scenario);
+    scenario.name = "a large table, no clone3";
+    condition(&scenario, 0, CPF_PARENT, "clone3", ENOSYS);
+    try_scenario(&scenario);
+    begin_scenario(&scenario, "a large table, close_range refused in the child", "state", NULL);
+    scenario.apart = 1;
+    condition(&scenario, 0, CPF_CHILD, "close_range", EPERM);
+    try_scenario(&scenario);
+    close(1023);
+    close(null);
+}
+
 /* Looking at other processes, with every call of it failing. */
 static void look_around(int file, const struct cp_identity *me)
 {
@@ -391,6 +427,7 @@ void test_faults(void)
     test_common();
     test_attributes_failing();
     test_conditions();
+    test_large();
     test_lookups();
     test_bounds();
     test_asking();

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,6 +43,15 @@ int may_start(int start)
 int may_close(int closing)
 {
     return !CP_PORTABLE || closing == CP_CLOSE_AUTO || closing == CP_CLOSE_RLIMIT;
+}
+
+int may_reopen(void)
+{
+    struct utsname system;
+    int major = 0, minor = 0;
+    if (uname(&system) == 0)
+        sscanf(system.release, "%d.%d", &major, &minor);
+    return CP_RAW_ASM && !emulated && !suspended_only && (major > 6 || (major == 6 && minor >= 11));
 }
 
 void check(int good, const char *file, int line, const char *text,
@@ -196,6 +206,7 @@ static void note(const struct cp_child *child, struct ending *ending)
     ending->start = child->start;
     ending->closing = child->closing;
     ending->exact = child->exact;
+    ending->reopened = child->reopened;
     ending->status_known = child->status_known;
     ending->exited = child->exited;
     ending->status = child->status;

@@ -52,7 +52,7 @@ void leave_fork(int status) __attribute__((noreturn));
 struct ending {
     int spawned;
     int state, stage, error;
-    int start, closing, exact;
+    int start, closing, exact, reopened;
     int pid, had_pidfd;
     int reaped;
     int signal_error;
@@ -98,6 +98,8 @@ struct way {
 extern const struct way starts[], closings[]; /* ends with a NULL name */
 int may_start(int start);
 int may_close(int closing);
+/* May a child share a large table until it has opened its own pipes? */
+int may_reopen(void);
 
 /* ---- the parts ---- */
 

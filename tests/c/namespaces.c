@@ -46,6 +46,14 @@ static int hide_proc(void)
            && mount("none", "/proc", "tmpfs", 0, NULL) == 0;
 }
 
+/* So that children would open their pipes by name. */
+static void open_high(void)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    CHECK(null >= 0 && dup2(null, 1023) == 1023, "no high number");
+    close(null);
+}
+
 static void write_file(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -70,6 +78,7 @@ static void expect_closing(int closing, int error)
 
 static void without_proc(void)
 {
+    open_high();
     if (!hide_proc())
         return;
     for (const struct way *closing = closings; closing->name; closing++)
@@ -91,6 +100,7 @@ static void with_false_proc(void)
     if (may_close(CP_CLOSE_PROC))
         expect_closing(CP_CLOSE_PROC, ENOTSUP);
     expect_closing(CP_CLOSE_RLIMIT, 0);
+    open_high();
     snprintf(path, sizeof path, "/proc/%d", getpid());
     mkdir(path, 0755);
     snprintf(path, sizeof path, "/proc/%d/stat", getpid());
@@ -99,6 +109,14 @@ static void with_false_proc(void)
         CHECK(cp_signal_process(&identity, SIGKILL, 0) == ESRCH, "killed by \"%s\"", *text);
         unlink(path);
     }
+    snprintf(path, sizeof path, "/proc/%d/fd", getpid());
+    mkdir(path, 0755);
+    for (int fd = 3; fd < 64; fd++) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", getpid(), fd);
+        write_file(path, "a stranger's");
+    }
+    expect_closing(CP_CLOSE_AUTO, 0);
+    expect_closing(CP_CLOSE_AUTO, 0);
 }
 
 void test_namespaces(void)

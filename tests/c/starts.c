@@ -193,6 +193,79 @@ static void test_surroundings(void)
     CHECK(said(&ending, "leads") == 0, "it leads a session");
 }
 
+static void expect_sharing(struct call *call, int shared)
+{
+    struct ending ending;
+    call->request.start = CP_START_AUTO;
+    drive(call, call->request.stdio[0] == CP_STDIO_PIPE ? "" : NULL, &ending);
+    CHECK(ending.state == CP_STARTED && ending.exited && ending.status == 0, "state %d, stage %d, errno %d",
+          ending.state, ending.stage, ending.error);
+    CHECK(ending.reopened == (shared && may_reopen()), "it %s", ending.reopened ? "did" : "did not");
+    if (call->request.stdio[1] == CP_STDIO_PIPE && call->request.pass_fds_count == 0)
+        CHECK(has_stdio_only(&ending), "the child has\n%s", ending.out);
+}
+
+static void try_large(int highest)
+{
+    struct call call;
+    call_probe(&call, "state", NULL);
+    expect_sharing(&call, 1);
+    call.request.stdio[0] = CP_STDIO_PIPE;
+    call.request.stdio[1] = CP_STDIO_TEMPFILE;
+    call.request.stdio_path[1] = "/tmp";
+    call.request.stdio[2] = CP_STDIO_STDOUT;
+    expect_sharing(&call, 1);
+    call_probe(&call, "state", NULL);
+    call.request.stdio[2] = CP_STDIO_FD;
+    call.request.stdio_fd[2] = 2;
+    expect_sharing(&call, 1);
+    call.request.stdio_fd[2] = highest;
+    expect_sharing(&call, 0);
+    call_probe(&call, "state", NULL);
+    call.request.pass_fds = &highest;
+    call.request.pass_fds_count = 1;
+    expect_sharing(&call, 0);
+    call_probe(&call, "exit", "0");
+    call.request.stdio[1] = call.request.stdio[2] = CP_STDIO_NULL;
+    call.request.flags |= CP_KEEP_FDS;
+    expect_sharing(&call, 0);
+    for (const struct way *closing = closings; closing->name; closing++)
+        if (may_close(closing->value)) {
+            call_probe(&call, "state", NULL);
+            call.request.closing = closing->value;
+            expect_sharing(&call, closing->value == CP_CLOSE_AUTO || closing->value == CP_CLOSE_RANGE);
+        }
+}
+
+/* A host with many descriptors, by their number or by the highest. */
+static void test_large(void)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), filled = 0, saved;
+    static int filler[600];
+    struct call call;
+    if (suspended_only)
+        return;
+    snprintf(trying, sizeof trying, "a high number");
+    dup2(null, 1023); /* without close-on-exec */
+    try_large(1023);
+    snprintf(trying, sizeof trying, "a host without stdin");
+    saved = fcntl(0, F_DUPFD_CLOEXEC, 10);
+    close(0);
+    call_probe(&call, "state", NULL);
+    expect_sharing(&call, 0);
+    dup2(saved, 0);
+    close(saved);
+    close(1023);
+    snprintf(trying, sizeof trying, "many descriptors");
+    while (filled < 600 && (filler[filled] = dup(null)) >= 0)
+        filled++;
+    if (filled == 600)
+        try_large(filler[599]);
+    while (filled > 0)
+        close(filler[--filled]);
+    close(null);
+}
+
 /* Pages before and behind the child's block keep what they hold. The system
  * lays mappings side by side, so maps of ours lie next to it sooner or later;
  * the tracer (tests/c/trace.c) proves the same for all of the memory. */
@@ -234,5 +307,6 @@ void test_starts(void)
         if (may_start(start->value))
             test_holes(start->value);
     test_surroundings();
+    test_large();
     test_neighbours();
 }
