@@ -49,13 +49,12 @@ from childproof._spawner import (
 from childproof._streams import Registry, Streams, forget, refuse_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from childproof._cgroup import Cgroup, Group
     from childproof._processes.autopsy import Autopsy
-    from childproof._processes.census import Census
     from childproof._processes.holders import Search
+    from childproof._processes.survey import Survey
     from childproof._processes.tree import Killing, Tree
     from childproof._result import Examined, Holder, ProcessInfo, Result
 
@@ -64,9 +63,6 @@ CLEARING_SECONDS = 0.6
 
 ABORT_TRIES = 8
 """How often killing is taken up again when an exception breaks it off."""
-
-NAMING_SECONDS = 0.1
-"""How long the end waits for the names of holders."""
 
 
 class State(Enum):
@@ -89,14 +85,14 @@ class Exchange:
         wake_at: when `tick` must be called at the latest, on `time.monotonic`.
         state: a `State`.
         result: the Result, once `state` is `State.DONE`.
-        take_census: what its tree is looked for in, where a driver of many shares that among them.
+        survey: what its tree is looked for in, where a driver of many shares that among them.
 
     """
 
     # What a command begins with; an attribute is set when it changes, which for most it never does.
     state = State.STARTING
     result: Result[Any] | None = None
-    take_census: Callable[[], Census] | None = None
+    survey: Survey | None = None
     _token: bytes | None = None
     _pidfd = -1
     _check_pause = 0.02
@@ -112,7 +108,6 @@ class Exchange:
     _autopsy: Autopsy | None = None
     _examined: tuple[Examined, ...] = ()
     _search: Search | None = None
-    _name_until = inf
     _held: tuple[Holder, ...] = ()
     _stuck_at = ""
     _group: Group | None = None
@@ -441,7 +436,6 @@ class Exchange:
     # ---- killing ----
 
     def _make_tree(self) -> Tree:
-        from childproof._processes.census import Census
         from childproof._processes.tree import Evidence, Tree
 
         if self._tree is None:
@@ -454,7 +448,7 @@ class Exchange:
             self._tree = Tree(
                 self._child,
                 Evidence(self._began, token, pipe_links(ends), self._command.secrets, self._child.service),
-                take_census=self.take_census or Census,
+                survey=self.survey,
                 keeper=self._group,
             )
         return self._tree
@@ -499,14 +493,13 @@ class Exchange:
         from childproof._processes.holders import Search, pipe_links
 
         session = self._child.pid if self._child.leads_group else None
-        self._search = Search(pipe_links(self._streams.ends()), session)
+        self._search = Search(pipe_links(self._streams.ends()), session, self.survey)
         self.state = State.NAMING
-        self._name_until = now + NAMING_SECONDS
         self._step_naming(now)
 
     def _step_naming(self, now: float) -> None:
         assert self._search is not None
-        if not self._search.answered() and now < self._name_until:
+        if not self._search.answered() and now < self._search.until:
             self._limit = now + 0.001
             return
         self._held = self._search.holders()

@@ -18,7 +18,7 @@ from childproof._command import Command, make_command, plain_command
 from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._many.budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
 from childproof._many.router import Router
-from childproof._processes.census import Shared
+from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._run import announce
 from childproof._spawner import FAILED, Child
@@ -157,7 +157,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Job]] = []
         self._heap_count = 0
         self._budget: Budget | None = None
-        self._census = Shared(self._own_sessions)
+        self._survey = Survey(self._own_sessions)
         self.router = Router(inf if in_loop else most_jobs)
         if hasattr(elements, "attach"):
             elements.attach(self.router)
@@ -229,7 +229,7 @@ class Scheduler:
         announce(command)
         exchange = job.exchange = _Starvable(command, job, began)
         exchange.may_wait = bool(self._running)
-        exchange.take_census = self._census
+        exchange.survey = self._survey
         self._running.add(job)
         self._reckon(job, SPAWNING_FDS + SUPERVISING_FDS * (job.command.supervise != NOBODY))
         self._spawning += 1
@@ -254,7 +254,7 @@ class Scheduler:
         """Wait until something happens, `most_seconds` at most, and do what is due."""
         now = monotonic()
         seconds = self.wake_at - now
-        self._census.renew()
+        self._survey.renew()
         self.router.wait(min(seconds, most_seconds) if seconds > 0 else 0)
         self.tick()
 
@@ -266,7 +266,7 @@ class Scheduler:
     def tick(self) -> None:
         """Do what is due by now."""
         now = monotonic()
-        self._census.renew()
+        self._survey.renew()
         while self._heap and self._heap[0][0] <= now:
             due, _, job = heappop(self._heap)
             if due != job.wake_at or job.exchange is None:
@@ -342,7 +342,7 @@ class Scheduler:
         self._more = False
         self._put_off.clear()
         now = monotonic()
-        self._census.renew()
+        self._survey.renew()
         for job in list(self._running):
             if job.exchange is not None:
                 job.exchange.stop(0, now)
