@@ -150,6 +150,17 @@ class Exchange:
         elif self._child.state == DISOWNED:
             refuse_copy()
 
+    def lose(self, fd: int) -> None:
+        """Somebody else has closed `fd`. If it was the pidfd the child's end is looked for without one."""
+        if fd != self._pidfd or self._exited or self._command.supervise:
+            self.ready(fd)
+            return
+        forget(self._registry, fd)
+        self._child.lose_pidfd()
+        self._pidfd = -1
+        self._check_pause, self._check_at = 0.001, monotonic()
+        self._schedule()
+
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
         if now >= self._check_at and not self._exited:

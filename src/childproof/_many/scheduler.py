@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from childproof._command import Command, make_command, plain_command
 from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._many.budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
-from childproof._many.router import Router
+from childproof._many.router import Router, told_end
 from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._run import announce
@@ -68,10 +68,12 @@ class _Starvable(Exchange):
 
     def ready(self, fd: int) -> None:
         """See `Exchange.ready`. An epoll may tell of a descriptor that has been closed and whose number is
-        the pidfd's now; a child that is taken for dead is not fed any more.
+        the pidfd's now, or the host have closed the pidfd; a child that is taken for dead is not fed any more.
         """
-        if fd != self._pidfd or self._child.ended() != 0:
+        if fd != self._pidfd or self._command.supervise or self._child.ended() != 0 or (end := told_end(fd)):
             super().ready(fd)
+        elif end is None:
+            self.lose(fd)
 
     def _conclude(self) -> None:
         child = self._child
@@ -261,7 +263,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """When something is due although no descriptor tells, on `time.monotonic`."""
-        return self._heap[0][0] if self._heap else inf
+        return min(self._heap[0][0] if self._heap else inf, self.router.look_at)
 
     def tick(self) -> None:
         """Do what is due by now."""
