@@ -215,7 +215,7 @@ def test_a_search_has_a_bound(sleeper: Any, monkeypatch: pytest.MonkeyPatch) -> 
         link = os.readlink(f"/proc/self/fd/{writer}")
         monkeypatch.setattr(procfs, "pids", lambda: [1, os.getpid(), pid])
         search = holders.Search({link: "stdout", "pipe:[0]": "stderr"}, None)
-        assert wait_until(lambda: all(job.done.is_set() for job in search._jobs))
+        assert wait_until(lambda: all(errand.done for errand in search._asked))
         found = search.holders()
         assert found[0].command == "sleep 600", "the names do not wait for the whole search"
         assert [(h.pid, h.fds, h.streams) for h in found] == [(pid, (1,), ("stdout",)), (0, (-1,), ("stderr",))]

@@ -289,6 +289,26 @@ def test_jobs_are_throttled_by_the_soft_limit(low_limit: int, caplog: pytest.Log
     assert "soft limit" in lines[0]
 
 
+def test_the_host_keeps_a_share_of_the_descriptors() -> None:
+    """While jobs are throttled it can open a sixteenth of the soft limit itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 320 + len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    results = run_many(["sleep 1"] + [["sleep", "600"]] * 200, jobs=201)
+    opened: list[int] = []
+    try:
+        next(results)
+        with contextlib.suppress(OSError):
+            while len(opened) < limit // 16:
+                opened.append(os.open("/dev/null", os.O_RDONLY))
+        assert len(opened) == limit // 16
+    finally:
+        for fd in opened:
+            os.close(fd)
+        results.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_start_that_lacks_descriptors_is_put_off(
     low_limit: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,14 +49,13 @@ from childproof._spawner import (
 from childproof._streams import Registry, Streams, forget, refuse_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from childproof._caught import Caught
     from childproof._cgroup import Cgroup, Group
     from childproof._processes.autopsy import Autopsy
-    from childproof._processes.census import Census
     from childproof._processes.holders import Search
+    from childproof._processes.survey import Survey
     from childproof._processes.tree import Killing, Tree
     from childproof._result import Examined, Holder, ProcessInfo, Result
 
@@ -65,9 +64,6 @@ CLEARING_SECONDS = 0.6
 
 ABORT_TRIES = 8
 """How often killing is taken up again when an exception breaks it off."""
-
-NAMING_SECONDS = 0.1
-"""How long the end waits for the names of holders."""
 
 
 class State(Enum):
@@ -90,14 +86,14 @@ class Exchange:
         wake_at: when `tick` must be called at the latest, on `time.monotonic`.
         state: a `State`.
         result: the Result, once `state` is `State.DONE`.
-        take_census: what its tree is looked for in, where a driver of many shares that among them.
+        survey: what its tree is looked for in, where a driver of many shares that among them.
 
     """
 
     # What a command begins with; an attribute is set when it changes, which for most it never does.
     state = State.STARTING
     result: Result[Any] | None = None
-    take_census: Callable[[], Census] | None = None
+    survey: Survey | None = None
     _token: bytes | None = None
     _pidfd = -1
     _check_pause = 0.02
@@ -113,7 +109,6 @@ class Exchange:
     _autopsy: Autopsy | None = None
     _examined: tuple[Examined, ...] = ()
     _search: Search | None = None
-    _name_until = inf
     _held: tuple[Holder, ...] = ()
     _stuck_at = ""
     _group: Group | None = None
@@ -186,6 +181,17 @@ class Exchange:
                 self._on_exit(monotonic())
         elif self._child.state == DISOWNED:
             refuse_copy()
+
+    def lose(self, fd: int) -> None:
+        """Somebody else has closed `fd`. If it was the pidfd the child's end is looked for without one."""
+        if fd != self._pidfd or self._exited or self._command.supervise:
+            self.ready(fd)
+            return
+        forget(self._registry, fd)
+        self._child.lose_pidfd()
+        self._pidfd = -1
+        self._check_pause, self._check_at = 0.001, monotonic()
+        self._schedule()
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
@@ -476,7 +482,6 @@ class Exchange:
     # ---- killing ----
 
     def _make_tree(self) -> Tree:
-        from childproof._processes.census import Census
         from childproof._processes.tree import Evidence, Tree
 
         if self._tree is None:
@@ -486,7 +491,7 @@ class Exchange:
             self._tree = Tree(
                 self._child,
                 Evidence(self._began, token, pipe_links(self._ends()), self._command.secrets, self._child.service),
-                take_census=self.take_census or Census,
+                survey=self.survey,
                 keeper=self._group,
             )
         return self._tree
@@ -542,14 +547,13 @@ class Exchange:
         from childproof._processes.holders import Search, pipe_links
 
         session = self._child.pid if self._child.leads_group else None
-        self._search = Search(pipe_links(self._streams.ends()), session)
+        self._search = Search(pipe_links(self._streams.ends()), session, self.survey)
         self.state = State.NAMING
-        self._name_until = now + NAMING_SECONDS
         self._step_naming(now)
 
     def _step_naming(self, now: float) -> None:
         assert self._search is not None
-        if not self._search.answered() and now < self._name_until:
+        if not self._search.answered() and now < self._search.until:
             self._limit = now + 0.001
             return
         self._held = self._search.holders()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from childproof._command import make_command
 from childproof._exchange import Exchange, State
-from childproof._processes.census import Shared
+from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._result import Outcome, Result
 from childproof._run import MOST_SECONDS, announce
@@ -116,7 +116,7 @@ class _Pipeline:
         self._deadline = began + commands[0].timeout
         self._poller = select.poll()
         self._stages: list[Exchange] = []
-        self._census = Shared(self._own_sessions)
+        self._survey = Survey(self._own_sessions)
 
     def _own_sessions(self) -> set[int]:
         children = [stage.child for stage in self._stages]
@@ -140,7 +140,7 @@ class _Pipeline:
         before: Exchange | None = None
         for command in self._commands:
             stage = Exchange(self._linked(command, before), self._poller, self._began)
-            stage.take_census = self._census  # /proc is read once for all of them
+            stage.survey = self._survey  # /proc is read once for all of them
             self._stages.append(stage)
             stage.begin()
             if before is not None:
@@ -158,7 +158,7 @@ class _Pipeline:
         return command._replace(stdin=link_in(fd))
 
     def _step(self, live: list[Exchange]) -> None:
-        self._census.renew()
+        self._survey.renew()
         now = monotonic()
         left = min(stage.wake_at for stage in live) - now
         if left > 0:
@@ -168,7 +168,7 @@ class _Pipeline:
                     if stage.state is not State.DONE:
                         stage.ready(fd)
             now = monotonic()
-            self._census.renew()
+            self._survey.renew()
         if now >= self._deadline:
             for stage in live:  # before the first is killed, of which others may end by themselves
                 stage.expire()

@@ -344,6 +344,10 @@ class Child:
         """Close the parent's end of the pipe in `slot`, once."""
         lib.cp_close(self._c, slot)
 
+    def lose_pidfd(self) -> None:
+        """Somebody else has closed it, and its number may be another file's: the child is told by its pid."""
+        self._c.fd[PIDFD] = -1
+
     def settle(self, dead: bool = False) -> int:
         """The state, looked at anew while it is `SPAWNING`. `dead`: the child is known to be gone."""
         return int(lib.cp_settle(self._c, dead))

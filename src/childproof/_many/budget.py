@@ -12,6 +12,9 @@ from childproof import _journal
 SPAWNING_FDS, RUNNING_FDS, FEEDING_FDS, SUPERVISING_FDS = 9, 3, 1, 2
 """Descriptors of a command on its way to the exec, of one that runs, and what input and a supervisor add."""
 
+HOST_SHARE = 16
+"""Of the soft limit this part is left to the host."""
+
 COUNT_SECONDS = 0.5
 """How long a count of what is open is taken for true where it matters."""
 
@@ -75,4 +78,4 @@ class Budget:
             others = below - running * RUNNING_FDS
         except OSError:
             others = GUESSED_FDS
-        self._free = soft - max(others, 0)
+        self._free = soft - soft // HOST_SHARE - max(others, 0)

@@ -19,8 +19,8 @@ from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._follow import may_follow
 from childproof._many.budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
 from childproof._many.followed import Followed
-from childproof._many.router import Router
-from childproof._processes.census import Shared
+from childproof._many.router import Router, told_end
+from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._run import announce
 from childproof._spawner import FAILED, Child
@@ -72,10 +72,12 @@ class _Starvable(Exchange):
 
     def ready(self, fd: int) -> None:
         """See `Exchange.ready`. An epoll may tell of a descriptor that has been closed and whose number is
-        the pidfd's now; a child that is taken for dead is not fed any more.
+        the pidfd's now, or the host have closed the pidfd; a child that is taken for dead is not fed any more.
         """
-        if fd != self._pidfd or self._child.ended() != 0:
+        if fd != self._pidfd or self._command.supervise or self._child.ended() != 0 or (end := told_end(fd)):
             super().ready(fd)
+        elif end is None:
+            self.lose(fd)
 
     def _conclude(self) -> None:
         child = self._child
@@ -161,7 +163,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Job]] = []
         self._heap_count = 0
         self._budget: Budget | None = None
-        self._census = Shared(self._own_sessions)
+        self._survey = Survey(self._own_sessions)
         self.router = Router(inf if in_loop else most_jobs)
         if hasattr(elements, "attach"):
             elements.attach(self.router)
@@ -248,7 +250,7 @@ class Scheduler:
 
     def _among_others(self, job: Job, exchange: _Starvable) -> _Starvable:
         exchange.may_wait = len(self._running) > (job in self._running)
-        exchange.take_census = self._census
+        exchange.survey = self._survey
         return exchange
 
     def _take_over(self, job: Job, followed: Followed) -> _Starvable:
@@ -272,19 +274,19 @@ class Scheduler:
         """Wait until something happens, `most_seconds` at most, and do what is due."""
         now = monotonic()
         seconds = self.wake_at - now
-        self._census.renew()
+        self._survey.renew()
         self.router.wait(min(seconds, most_seconds) if seconds > 0 else 0)
         self.tick()
 
     @property
     def wake_at(self) -> float:
         """When something is due although no descriptor tells, on `time.monotonic`."""
-        return self._heap[0][0] if self._heap else inf
+        return min(self._heap[0][0] if self._heap else inf, self.router.look_at)
 
     def tick(self) -> None:
         """Do what is due by now."""
         now = monotonic()
-        self._census.renew()
+        self._survey.renew()
         while self._heap and self._heap[0][0] <= now:
             due, _, job = heappop(self._heap)
             if due != job.wake_at or job.exchange is None:
@@ -363,7 +365,7 @@ class Scheduler:
         self._more = False
         self._put_off.clear()
         now = monotonic()
-        self._census.renew()
+        self._survey.renew()
         for job in list(self._running):
             exchange = job.exchange
             if exchange is not None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from childproof._processes import procfs
 from childproof._processes.procfs import Process
-
-OLDEST_SECONDS = 0.05
-"""How old a census may be that several trees share, beside four times what its making took."""
 
 
 def ticks_now() -> int:
@@ -83,7 +80,8 @@ class Census:
     Attributes:
         processes: by pid.
         family: who descends from whom.
-        good_until: when it is too old to be used for one more tree, on `time.monotonic`.
+        began: when the reading began, on `time.monotonic`: who had started by then is in it.
+        cost_seconds: how long it took.
 
     """
 
@@ -96,7 +94,7 @@ class Census:
 
         """
         self._floor = floor
-        began, read_at = monotonic(), ticks_now()
+        self.began, read_at = monotonic(), ticks_now()
         table = procfs.table()
         spared = line_of(os.getpid(), table)
         self._known_sessions = known_sessions
@@ -109,8 +107,7 @@ class Census:
             pid: process for pid, process in table.items() if pid not in spared and not process.kernel_thread
         }
         self.family = Family(self.processes, read_at)
-        now = monotonic()
-        self.good_until = now + OLDEST_SECONDS + 4 * (now - began)
+        self.cost_seconds = monotonic() - self.began
 
     def find(self, key: tuple[int, int]) -> Process | None:
         """The process with that pid and start, if it is there yet."""
@@ -157,29 +154,3 @@ class Census:
         if pid not in self._pipes:
             self._pipes[pid] = procfs.open_pipes(pid)
         return self._pipes[pid]
-
-
-class Shared:
-    """The census of several trees that one thread kills at the same time: read once for all of them.
-
-    Attributes:
-        tokens: the marks of strangers, by pid and start, as they were read for one of the trees.
-
-    """
-
-    def __init__(self, known_sessions: Callable[[], Container[int]]) -> None:
-        """`known_sessions`: gives the sessions that those trees are told by."""
-        self._known_sessions = known_sessions
-        self._floor = ticks_now() - 1
-        self._census: Census | None = None
-        self.tokens: dict[tuple[int, int], list[bytes]] = {}
-
-    def __call__(self) -> Census:
-        census = self._census
-        if census is None or monotonic() > census.good_until:
-            census = self._census = Census(self._known_sessions(), self._floor)
-        return census
-
-    def renew(self) -> None:
-        """Signals have been sent, or time has passed: what was read before does not count any more."""
-        self._census = None

@@ -6,12 +6,15 @@ import os
 import stat
 from collections.abc import Iterable
 from errno import EACCES, ESRCH
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 
-from childproof._janitor import Job, janitor
+from childproof._janitor import janitor
 from childproof._processes import procfs
+from childproof._processes.errands import Errand, Errands
 from childproof._processes.inspector import Finder, Open, Wanted, identify_open
+from childproof._processes.survey import Survey
 from childproof._result import Holder
 
 NAMES_SECONDS = 0.25
@@ -19,6 +22,9 @@ NAMES_SECONDS = 0.25
 
 SLICE_SECONDS = 0.01
 """How long a `Search` looks at processes at a stretch."""
+
+SEARCH_SECONDS = 0.1
+"""How long a `Search` and the reading of the names that it has found are waited for."""
 
 
 def pipe_links(fds: dict[str, int]) -> dict[str, str]:
@@ -32,16 +38,10 @@ def pipe_links(fds: dict[str, int]) -> dict[str, str]:
     return links
 
 
-def ask_names(pids: Iterable[int]) -> Job:
-    """Have the command lines read in the background; the job's value is those by pid."""
-    wanted = tuple(pids)
-    return janitor.submit(lambda: procfs.command_lines(wanted))
-
-
 def read_names(pids: Iterable[int]) -> dict[int, str]:
     """Command lines by pid; the names in brackets of those that can't be read in time."""
     wanted = tuple(pids)
-    job = ask_names(wanted)
+    job = janitor.submit(lambda: procfs.command_lines(wanted))
     job.done.wait(NAMES_SECONDS)
     commands = janitor.answer(job) or {}
     return {pid: commands.get(pid) or _bracketed(procfs.read_process(pid)) for pid in wanted}
@@ -55,25 +55,38 @@ class Search:
     """Who holds the write ends of some pipes of ours. The names come from the background.
 
     A search without waits: it looks a while when it is made, and goes on with each call of `answered`.
-    The youngest processes come first.
+    The youngest processes come first. Searches that share a survey look at all processes together, once
+    for all that were made before.
+
+    Attributes:
+        until: when to wait for it no longer, on `time.monotonic`.
+
     """
 
-    def __init__(self, pipes: dict[str, str], session: int | None) -> None:
+    def __init__(self, pipes: dict[str, str], session: int | None, survey: Survey | None = None) -> None:
         """`session`: the child's session, `None` if it had none of its own."""
+        self._links = list(pipes)
         self._names = list(pipes.values())
         self._session = session
         self._finder = Finder([Wanted(link) for link in pipes])
-        self._left = procfs.oldest_first(procfs.pids())
+        self._survey = survey
+        self._errands = Errands() if survey is None else survey.errands
         self._found: dict[int, list[Open]] = {}
-        self._jobs: list[Job] = []
-        self._go_on()
+        self._asked: list[Errand] = []
+        self._made_at = monotonic()
+        self._left: list[int] | None = None  # not known yet
+        self.until = inf
+        if survey is None:
+            self.until = self._made_at + SEARCH_SECONDS
+            self._left = procfs.oldest_first(procfs.pids())
+            self._go_on(self._left)
 
-    def _go_on(self) -> None:
+    def _go_on(self, left: list[int]) -> None:
         """Look for a while, and ask for the names of those who were found in it."""
         until = monotonic() + SLICE_SECONDS
         found = {}
-        while self._left:
-            pid = self._left.pop()
+        while left:
+            pid = left.pop()
             held = [item for item in self._finder.of(pid) or () if item.writes]
             if held:
                 found[pid] = held
@@ -81,26 +94,40 @@ class Search:
                 break
         if found:
             self._found.update(found)
-            self._jobs.append(ask_names(found))
+            wanted = tuple(found)
+            self._asked.append(self._errands.ask(lambda: procfs.command_lines(wanted)))
 
     def answered(self) -> bool:
         """Whether all have been looked at, and the names have been read."""
-        if self._left:
-            self._go_on()
-        return not self._left and all(job.done.is_set() for job in self._jobs)
+        if self._left is None:
+            self._look_together()
+        elif self._left:
+            self._go_on(self._left)
+        return self._left == [] and all(self._errands.answered(errand) for errand in self._asked)
+
+    def _look_together(self) -> None:
+        assert self._survey is not None
+        if self.until == inf:  # asked for the first time: more of them may be made before the next
+            self.until = monotonic() + SEARCH_SECONDS
+            return
+        holdings = self._survey.holdings(self._made_at)
+        if holdings is not None:
+            self._left = holdings.of(self._links)
+            self.until = monotonic() + SEARCH_SECONDS
+            self._go_on(self._left)
 
     def holders(self) -> tuple[Holder, ...]:
         """What was found. A pipe that nobody seems to hold has a holder that /proc hides, or whom there
         was no time to find.
         """
         commands: dict[int, str] = {}
-        for job in self._jobs:
-            commands.update(janitor.answer(job) or {})
+        for errand in self._asked:
+            commands.update(self._errands.take(errand) or {})
         found = [self._holder(pid, held, commands.get(pid)) for pid, held in self._found.items()]
         seen = {stream for holder in found for stream in holder.streams}
         hidden = tuple(name for name in self._names if name not in seen)
         if hidden:
-            what = "[not looked at in time]" if self._left else "[not visible]"
+            what = "[not visible]" if self._left == [] else "[not looked at in time]"
             found.append(Holder(0, what, tuple(-1 for _ in hidden), hidden, True))
         return tuple(found)
 

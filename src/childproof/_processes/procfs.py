@@ -7,7 +7,8 @@ for ever (the ``ps`` that hangs): `command_lines` and `has_mark` are for the bac
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from struct import Struct
 from typing import NamedTuple
 
@@ -147,23 +148,40 @@ def table() -> dict[int, Process]:
     return {fields[3]: Process._make(fields) for fields in _LAYOUT.iter_unpack(data)}
 
 
-def open_pipes(pid: int) -> dict[str, set[bool]]:
-    """The pipes that `pid` has open, by their links: whether for writing. Empty where it can't be looked at."""
-    found: dict[str, set[bool]] = {}
+def _pipes(pid: int) -> Iterator[tuple[str, str]]:
+    """The links of the pipes that `pid` has open, and their paths. Nothing where it can't be looked at."""
     folder = f"/proc/{pid}/fd"
     try:
         names = os.listdir(folder)
     except OSError:
-        return found
+        return
     for name in names:
         path = f"{folder}/{name}"
         try:
             link = os.readlink(path)
-            if link.startswith("pipe:"):
-                found.setdefault(link, set()).add(bool(os.lstat(path).st_mode & 0o200))
         except OSError:
             continue  # closed meanwhile
+        if link.startswith("pipe:"):
+            yield link, path
+
+
+def pipe_links(pid: int) -> set[str]:
+    """The pipes that `pid` has open, by their links as ``pipe:[123]``. Empty where it can't be looked at."""
+    return {link for link, _ in _pipes(pid)}
+
+
+def open_pipes(pid: int) -> dict[str, set[bool]]:
+    """The pipes that `pid` has open, by their links: whether for writing. Empty where it can't be looked at."""
+    found: dict[str, set[bool]] = {}
+    for link, path in _pipes(pid):
+        with suppress(OSError):  # closed meanwhile
+            found.setdefault(link, set()).add(bool(os.lstat(path).st_mode & 0o200))
     return found
+
+
+def written_pipes(pid: int) -> set[str]:
+    """Those of `open_pipes` that it may write to."""
+    return {link for link, ends in open_pipes(pid).items() if True in ends}
 
 
 def _read_all(path: str, limit: int) -> bytes:

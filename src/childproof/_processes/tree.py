@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple, Protocol
 
 from childproof import _journal
-from childproof._janitor import Job, janitor
 from childproof._processes import procfs
-from childproof._processes.census import Census, Shared
+from childproof._processes.census import Census
+from childproof._processes.errands import Errand, Errands
 from childproof._processes.inspector import Finder, Roll, Wanted, signal_process
 from childproof._processes.procfs import Process
+from childproof._processes.survey import Survey
 from childproof._result import ProcessInfo
 
 NAMES_SECONDS = 0.1
@@ -32,6 +33,9 @@ FREEZING_ROUNDS = 10
 
 ENDING_SECONDS = 0.1
 """How much longer it waits for those whose end is under way."""
+
+STRUCK_SECONDS = 0.5
+"""How long before, at least, they must have been sent SIGKILL."""
 
 Key = tuple[int, int]
 
@@ -133,7 +137,7 @@ class Tree:
         root: Root,
         evidence: Evidence,
         start: int | None = None,
-        take_census: Callable[[], Census] = Census,
+        survey: Survey | None = None,
         keeper: Keeper | None = None,
     ) -> None:
         """Nothing is looked for yet.
@@ -142,19 +146,19 @@ class Tree:
             root: what it grows from.
             evidence: what else tells a member.
             start: the root's, in ticks; without it the root is our child, and it is found out.
-            take_census: gives the processes that there are now.
+            survey: what it looks at together with other trees; without it, it looks alone.
             keeper: what the kernel keeps it in, if anything.
 
         """
         self._keeper = keeper
-        self._take_census = take_census
-        self._shares = isinstance(take_census, Shared)
+        self._survey = survey
+        self._errands = Errands() if survey is None else survey.errands
         self._root = root
         self._evidence = evidence
         self._floor = self._started() if start is None else start
         self._known: dict[Key, Process] = {}
         self._unknown: set[Key] = set()
-        self._job: Job | None = None
+        self._errand: Errand | None = None
         self._answers = Answers()
         self._marked: set[Key] = set()
         self._strangers: list[Key] = []
@@ -165,17 +169,27 @@ class Tree:
         self._roll = Roll([])
         self._finder = Finder([Wanted(link) for link in evidence.pipes])
         self._service = 0
+        self._struck: dict[Key, int] = {}
+        self._struck_at: float | None = None
         self._is_input = [name == "stdin" for name in evidence.pipes.values()]
         self.commands: dict[Key, str] = {}
         self.secrets = evidence.secrets
 
     def _started(self) -> int:
         """The child's start in ticks; reckoned, where it has been reaped by somebody else."""
-        process = procfs.read_process(self._root.pid)
+        process = self._seen() or procfs.read_process(self._root.pid)
         if process is not None and self._root.ended() >= 0:
             return process.start
         ago = monotonic() - self._evidence.spawned_at
         return int((clock_gettime(CLOCK_BOOTTIME) - ago) * procfs.TICKS_PER_SECOND) - 1
+
+    def _seen(self) -> Process | None:
+        """The child as the survey shows it; `None` where that may show who had its number before."""
+        census = self._survey.census() if self._survey is not None else None
+        if census is None or census.began < self._evidence.spawned_at:
+            return None
+        process = census.processes.get(self._root.pid)
+        return process if process is not None and process.ppid == os.getpid() else None
 
     @property
     def loses_orphans(self) -> bool:
@@ -194,9 +208,30 @@ class Tree:
         """Who of the tree is alive, parents before their children. Never this process, nor one that
         it descends from.
         """
-        census = self._take_census()
+        alive = self._look(self._census())
+        if self._survey is not None and self._ended_since(alive):
+            alive = self._look(self._survey.census(monotonic()))
+        self._roll = Roll([process.identity for process in alive])
+        return [] if self.is_settled(alive) and self._roll.all_over() else alive
+
+    def is_settled(self, members: list[Process]) -> bool:
+        """Whether the `members` that were found last need only be waited for. Who has SIGKILL makes no more
+        children, so all that were made were there to be found; who has left the group since may not have it.
+        """
+        return self._survey is not None and all(self._struck.get(p.key) == p.pgrp for p in members)
+
+    def _census(self) -> Census:
+        """What it is looked for in: begun after the last strike, so that who was made before that is in it."""
+        return Census() if self._survey is None else self._survey.census(self._struck_at)
+
+    def _ended_since(self, alive: list[Process]) -> bool:
+        """Whether the root is among `alive` though it has ended: then what it made last may not be there."""
+        return any(process.pid == self._root.pid for process in alive) and not (self._struck or self.root_runs())
+
+    def _look(self, census: Census) -> list[Process]:
+        """As `members`, in `census`."""
         family = census.family
-        self._service = self._evidence.service if self.root_runs() else 0
+        self._service = self._evidence.service if self._evidence.service and self.root_runs() else 0
         inside: dict[int, Process] = {}
         pinned = self._is_pinned()
         family.grow(inside, self._told(census, pinned), self._floor)
@@ -207,15 +242,13 @@ class Tree:
         strangers = [process for process in strangers if process.pid not in inside and process.pid not in spared]
         if self._evidence.pipes:
             some = strangers
-            if self._shares:
+            if self._survey is not None:
                 holders = census.holders_of(self._evidence.pipes)
                 some = [process for process in strangers if process.pid in holders or not pinned]
             family.grow(inside, [process for process in some if self._holds_pipe(process, census)], self._floor)
         self._known.update((process.key, process) for process in inside.values())
         self._unknown = {process.key for process in strangers if process.pid not in inside}
-        alive = [process for process in family.in_order(inside) if process.alive]
-        self._roll = Roll([process.identity for process in alive])
-        return alive
+        return [process for process in family.in_order(inside) if process.alive]
 
     def _is_pinned(self) -> bool:
         """Whether the root's number is nobody else's: it has not been reaped, or somebody whom we know
@@ -257,7 +290,7 @@ class Tree:
         # This process's other children may have copies for the moment between their fork and exec.
         if process.ppid == os.getpid() and process.pid != self._root.pid and os.getpid() != 1:
             return False
-        if self._shares:
+        if self._survey is not None:
             pipes = census.pipes_of(process.pid)
             return any((stream != "stdin") in pipes.get(link, ()) for link, stream in self._evidence.pipes.items())
         return any(held.writes != self._is_input[held.which] for held in self._finder.of(process.pid) or ())
@@ -284,27 +317,27 @@ class Tree:
         self._answers = answers = Answers()
         self._strangers = strangers
         pids, candidates, token = [p.pid for p in named], strangers, self._evidence.token or b""
-        seen = self._take_census.tokens if isinstance(self._take_census, Shared) else None
-        self._job = janitor.submit(lambda: answers.read(pids, candidates, token, seen))
+        seen = self._survey.tokens if self._survey is not None else None
+        self._errand = self._errands.ask(lambda: answers.read(pids, candidates, token, seen))
         return True
 
     def answered(self) -> bool:
         """Whether the answer has come."""
-        return self._job is None or self._job.done.is_set()
+        return self._errand is None or self._errands.answered(self._errand)
 
     def take_answer(self) -> bool:
         """Take it; what has not come is not waited for any longer. Whether it tells of a member who was
         not known.
         """
-        if self._job is None:
+        if self._errand is None:
             return False
         begun = list(self._answers.begun)
-        if not self._job.done.is_set():
+        if not self._errand.done:
             self._slow = True
             self._late.update(begun[-1:])  # whose file may never come
             self.unread = len(begun) < len(self._strangers)
-        janitor.answer(self._job)
-        self._job = None
+        self._errands.take(self._errand)
+        self._errand = None
         commands, marked = dict(self._answers.commands), set(self._answers.marked)
         self.commands.update((self._asked[pid], line) for pid, line in commands.items())
         self._marked.update(self._asked[pid] for pid in marked)
@@ -357,6 +390,9 @@ class Tree:
                 error = send(process, number)
             if error == 0:
                 done.append(process)
+        if number == signal.SIGKILL:
+            self._struck.update((process.key, process.pgrp) for process in done)
+            self._struck_at = monotonic()
         return done
 
 
@@ -382,6 +418,7 @@ class Killing:
         self._tree = tree
         self._give_up_at = give_up_at
         self._end_by: float | None = None
+        self._struck_at: float | None = None
         self._ask_until = 0.0
         self._look_at = 0.0
         self._gap = 0.001
@@ -420,7 +457,7 @@ class Killing:
                 self._asking = True
                 # Whoever is known is not kept waiting for his end; marks alone are waited for while there
                 # is time, since on a busy machine they come late.
-                until = now + NAMES_SECONDS if self._members else self._give_up_at
+                until = monotonic() + NAMES_SECONDS if self._members else self._give_up_at
                 self._ask_until = min(until, self._give_up_at)
                 return min(now + 0.0005, self._ask_until)
         return self._strike(now) if self._members else self._without_members(now)
@@ -446,25 +483,35 @@ class Killing:
         """SIGKILL for all that were found, whether or not they had it before."""
         if now < self._give_up_at and self._freeze():
             return now + 0.0005 * self._rounds
-        new = [p for p in self._tree.signal(self._members, signal.SIGKILL) if p.key not in self._killed]
-        for process in new:
-            self._killed[process.key] = process
-            _journal.killed(self._tree.info(process), self._tree.secrets)
+        settled = self._tree.is_settled(self._members)
+        new = not settled and self._signal()
         self._tree.strike_from_within()
         if now >= self._give_up_at:
             return self._give_up(now)
         self._gap = 0.002 if new else min(2 * self._gap, 0.02)
-        self._look_at = now + max(self._gap, 2 * self._cost)
+        self._look_at = self._give_up_at if settled else now + max(self._gap, 2 * self._cost)
         self._pause = 0.0005
         return now + self._pause
+
+    def _signal(self) -> bool:
+        """SIGKILL for all members; whether one of them did not have it."""
+        new = [p for p in self._tree.signal(self._members, signal.SIGKILL) if p.key not in self._killed]
+        for process in new:
+            self._killed[process.key] = process
+            _journal.killed(self._tree.info(process), self._tree.secrets)
+        if self._struck_at is None:
+            self._struck_at = monotonic()
+        return bool(new)
 
     def _give_up(self, now: float) -> float | None:
         looked_at = [(process, procfs.read_process(process.pid)) for process in self._members]
         alive = [last for before, last in looked_at if last is not None and last.key == before.key and last.alive]
         ending = {process.key for process in alive if self._is_ending(process)}
         if self._end_by is None:
-            self._end_by = now + ENDING_SECONDS  # from now: on a machine that stands still the bound is passed first
-        if ending and now < self._end_by:
+            # From now: on a machine that stands still the bound is passed first. One of thousands may have been
+            # struck only then.
+            self._end_by = max(now, (self._struck_at or now) + STRUCK_SECONDS) + ENDING_SECONDS
+        if now < self._end_by and any(process.key in ending or process.exiting for process in alive):
             return now + 0.005
         # As long as the root can't be reaped it is there.
         left = [process for process in alive if process.key not in ending or self._tree.is_running_root(process)]
