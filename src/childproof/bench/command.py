@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from childproof._meant import did_you_mean
+from childproof._text import did_you_mean
 from childproof.bench import programs, record, tables, targets, terminal
 from childproof.bench.catalogue import SCENARIOS
 from childproof.bench.model import BenchError, MissingError, Result, Scenario, Settings, Size

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from childproof._meant import did_you_mean
+from childproof._text import did_you_mean
 from childproof.bench import contenders, programs
 from childproof.bench.contenders import CLOSINGS, FLOOR, OURS, STANDARD, STARTS, SUBPROCESS, Contender
 from childproof.bench.model import Metric, MissingError, Progress, Result, Scenario, Settings, Task
