@@ -396,7 +396,7 @@ FAILING: list[tuple[dict[str, Any], int, str]] = [
     ({"cwd": ""}, 125, "chdir: No such file or directory: ''"),
     ({"stdout": "{tmp}"}, 125, "open: Is a directory: '{tmp}'"),
     ({"stdin": "{tmp}/missing"}, 125, "open: No such file or directory: '{tmp}/missing'"),
-    ({"stdout": 999}, 125, "dup: Bad file descriptor: 'descriptor 999 of stdout'"),
+    ({"stdout": 999}, 125, "dup: Bad file descriptor: stdout=999"),
 ]
 
 

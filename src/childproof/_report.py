@@ -74,20 +74,18 @@ def _path_at(command: Command, child: Child) -> str:
         return f"descriptor {command.cwd}" if isinstance(command.cwd, int) else os.fsdecode(command.cwd)
     if child.stage == "open":
         return os.fsdecode((command.stdin, command.stdout, command.stderr)[child.slot].path or b"/dev/null")
-    if child.stage == "dup" and child.errno == EBADF:
-        return _not_open(command) or os.fsdecode(command.argv[0])
     return os.fsdecode(command.argv[0])
 
 
 def _not_open(command: Command) -> str:
-    """Which of the descriptors that were given is none."""
+    """Which of the descriptors that were given is none, as the end of a sentence."""
     for name in ("stdin", "stdout", "stderr"):
         stdio = getattr(command, name)
         try:
             if stdio.kind == "fd":
                 os.fstat(stdio.fd)
         except OSError:
-            return f"descriptor {stdio.fd} of {name}"
+            return f": {name}={stdio.fd}"
     return ""
 
 
@@ -139,6 +137,8 @@ def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
     what = f"cannot start {shown}: {stage}: {why}"
     if name != os.fsdecode(command.argv[0]):
         what += f": {Masker(command.secrets)(name)!r}"  # repr() could change a secret
+    elif stage == "dup" and number == EBADF:
+        what += _not_open(command)
     return code, _spawn_error(command, number, name, stage, what)
 
 
