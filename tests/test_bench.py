@@ -213,6 +213,14 @@ def test_rounds_seed_and_contenders_are_those_that_were_asked_for() -> None:
     assert [len(series.samples["seconds"]) for series in result.series] == [3, 3]
 
 
+def test_a_contender_that_nobody_knows_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing is measured."""
+    assert main(["spawn", "--tiny", "--only", "subproces.run"]) == 0
+    text = capsys.readouterr().out
+    assert "not measured: nobody here is called 'subproces.run': there are C floor; os.posix_spawn; " in text
+    assert "did you mean 'subprocess.run'?" in text
+
+
 def _plan(task: Task, fresh: bool = False, patience_seconds: float = 60.0) -> Plan:
     people, levels = [contenders.by_name(contenders.SUBPROCESS)], [Level(None, task, {})]
     return Plan("contenders", people, levels, 2, fresh=fresh, patience_seconds=patience_seconds)
@@ -379,8 +387,10 @@ def test_check_fails_only_far_beyond_a_target(
 ) -> None:
     """25 % beyond: the parent's CPU at 0.8 is missed and tolerated (target 0.72), at 2.0 it is not."""
     assert main(["--check", "--from", str(_record(tmp_path, ours))]) == code
-    lines = [line for line in capsys.readouterr().out.splitlines() if "parent's CPU" in line]
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if "parent's CPU" in line]
     assert lines[0].endswith(words)
+    assert ("parent's CPU" in shown.err) == bool(code)  # a sentence of its own, at the end of a long log
 
 
 def test_a_target_that_was_not_measured_is_said_to_be_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -418,6 +428,7 @@ def test_an_unknown_scenario_is_named_with_those_that_there_are(capsys: pytest.C
     assert main(["spawn", "spwan"]) == 2
     text = capsys.readouterr().err
     assert "no scenario 'spwan'" in text
+    assert text.endswith("; did you mean 'spawn'?\n")
     assert all(name in text for name in SCENARIOS)
     assert main(["--rounds", "0"]) == 2
 
@@ -573,10 +584,10 @@ def test_every_target_names_what_its_scenario_measures() -> None:
         scenario = SCENARIOS[target.scenario]
         assert target.metric in {metric.name for metric in scenario.metrics} | {"peak_share"}
         known = {contender.name for contender in contenders.everyone()}
-        if target.scenario in ("import", "exit-latency"):
-            from childproof.bench import imports, latency
+        if target.scenario in ("import", "exit-latency", "many"):
+            from childproof.bench import imports, latency, many
 
-            known |= {contender.name for contender in (*imports.everyone(), *latency.everyone())}
+            known |= {contender.name for family in (imports, latency, many) for contender in family.everyone()}
         assert target.above[0] in known
         assert target.below is None or target.below[0] in known
 

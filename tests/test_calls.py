@@ -86,7 +86,31 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"cmd": ["ls", 5]}, TypeError, "cmd[1] must be str, bytes or os.PathLike, not 5"),
     ({"cmd": ["ls", None]}, TypeError, "cmd[1] must be str, bytes or os.PathLike, not None"),
     ({"cmd": range(2)}, TypeError, "cmd[0] must be str"),
-    ({"cmd": ["ls", "\ud800"]}, ValueError, "surrogates not allowed"),
+    ({"cmd": ["ls", "\ud800"]}, ValueError, "cmd[1] can't be encoded: 'utf-8' codec can't encode character '\\ud800'"),
+    ({"cmd": [["ls"]]}, TypeError, "cmd[0] must be str, bytes or os.PathLike, not ['ls']"),
+    # options that there are not, and words that are nearly right
+    ({"time_out": 3}, TypeError, "there is no option 'time_out'; did you mean 'timeout'?"),
+    ({"Timeout": 3}, TypeError, "there is no option 'Timeout'; did you mean 'timeout'?"),
+    ({"xyzzy": 3}, TypeError, "there is no option 'xyzzy'"),
+    ({"shell": True}, TypeError, "there is no option 'shell': a str goes to the shell, a sequence does not"),
+    ({"capture_output": True}, TypeError, "there is no option 'capture_output': output is captured unless"),
+    ({"preexec_fn": print}, TypeError, "there is no option 'preexec_fn': none of the caller's code runs in the child"),
+    ({"limits": {"cpuu": 1}}, ValueError, "did you mean 'cpu'?"),
+    ({"limits": {"memory": 1}}, ValueError, "did you mean 'as'?"),
+    ({"limits": {3: 1}}, ValueError, "there is no limit 3; there are as, core"),
+    ({"contain": "pidn"}, ValueError, "not 'pidn'; did you mean 'pidns'?"),
+    ({"contain": None}, TypeError, "contain must be a str or a Cgroup, not None"),
+    ({"leftovers": "kil"}, ValueError, "not 'kil'; did you mean 'kill'?"),
+    ({"start": "colne"}, ValueError, "not 'colne'; did you mean 'clone'?"),
+    ({"stdout": "captured"}, ValueError, "stdout='captured' would be the path of a file; did you mean 'capture'?"),
+    ({"stderr": "Inherit"}, ValueError, "stderr='Inherit' would be the path of a file; did you mean 'inherit'?"),
+    ({"stdin": "nul"}, ValueError, "stdin='nul' would be the path of a file; did you mean 'null'?"),
+    ({"stdout": -1}, ValueError, 'stdout is no descriptor: -1; subprocess.PIPE is "capture" here'),
+    ({"stderr": -2}, ValueError, "stderr is no descriptor: -2; subprocess.STDOUT is merge=True here"),
+    ({"stdin": -1}, ValueError, "stdin is no descriptor: -1; subprocess.PIPE is input=DATA here"),
+    ({"stdin": -3}, ValueError, 'stdin is no descriptor: -3; subprocess.DEVNULL is "null" here'),
+    ({"stdin": -2}, ValueError, "stdin is no descriptor: -2"),
+    ({"timeout": -5}, ValueError, "NaN: -5; 0 is a budget that has run out, None is no limit"),
     # times
     *[
         ({name: value}, error, f"{name} must {what}: {value!r}" if error is ValueError else f"{name} must {what}")
@@ -155,7 +179,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"input": UserString("a")}, TypeError, "input must be str, bytes-like or a file object, not 'a'"),
     ({"input": closed(io.FileIO(os.devnull))}, ValueError, "input is a closed file: <_io.FileIO [closed]>"),
     ({"input": closed(io.StringIO())}, ValueError, "input is a closed file: <_io.StringIO"),
-    ({"input": "é", "encoding": "ascii"}, ValueError, "'\\xe9'"),
+    ({"input": "é", "encoding": "ascii"}, ValueError, "input can't be encoded: 'ascii' codec can't encode character"),
     # directory and environment
     ({"cwd": "a\0b"}, ValueError, "cwd has a NUL character: 'a\\x00b'"),
     ({"cwd": 1.5}, TypeError, "cwd must be str, bytes or os.PathLike, not 1.5"),
@@ -168,7 +192,9 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"group": "nobody-of-this-name"}, ValueError, "group: there is no group 'nobody-of-this-name'"),
     ({"extra_groups": "users"}, TypeError, "extra_groups must be a sequence of names or numbers, not 'users'"),
     ({"extra_groups": [1 << 32]}, ValueError, "extra_groups must be from 0 to 4294967294, not 4294967296"),
-    ({"umask": 0o1000}, ValueError, "umask must be from 0 to 511, not 512"),
+    ({"umask": 0o1000}, ValueError, "umask must be from 0 to 0o777, not 0o1000"),
+    ({"umask": "022"}, TypeError, "umask must be an int, as 0o022, not '022'"),
+    ({"umask": True}, TypeError, "umask must be an int, not True"),
     ({"limits": {"memory": 1}}, ValueError, "there is no limit 'memory'; there are as, core, cpu"),
     ({"limits": {"cpu": -2}}, ValueError, "limits['cpu'] must be from 0 to"),
     ({"limits": {"cpu": (2, 1)}}, ValueError, "the soft limit 2 is above the hard limit 1"),
@@ -214,6 +240,23 @@ def test_wrong_calls(hook: Callable[[Hook], None], call: dict[str, Any], error: 
     assert "hunter2" not in str(caught.value)
     assert not events
     assert descriptors() == before
+
+
+def test_words_that_are_no_keywords_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is a keyword but for some letters is refused; with a directory or an ending it is a path."""
+    monkeypatch.chdir(tmp_path)
+    names = ["file1", "stdout", "errors", "nucleus", "./captured", "captured.txt"]
+    for name in names:
+        assert childproof.run(["echo", name], stdout=name, strip=False) == (0, "", "")
+    assert [Path(name).read_text() for name in names] == [f"{name}\n" for name in names]
+    assert childproof.run("cat", stdin=Path("stdout")).out == "stdout"
+
+
+@pytest.mark.parametrize("call", ["start", "stream", "pipeline", "run_many"])
+def test_every_call_names_an_option_that_there_is_not(call: str) -> None:
+    """What takes the options of `run` refuses the others as it does."""
+    with pytest.raises(TypeError, match="there is no option 'time_out'; did you mean 'timeout'"):
+        list(getattr(childproof, call)(["true"], time_out=3))
 
 
 def test_a_word_after_the_second_is_a_keyword() -> None:
@@ -338,6 +381,42 @@ def test_a_failed_open_names_its_path(slot: str, tmp_path: Path) -> None:
     result = childproof.run(["true"], **paths)
     assert result.error is not None
     assert (result.error.stage, result.error.filename) == ("open", str(paths[slot]))
+
+
+FAILING: list[tuple[dict[str, Any], int, str]] = [
+    ({"cmd": ["no-such-program"]}, 127, "cannot start no-such-program: exec: No such file or directory"),
+    ({"cmd": ["no-such program"]}, 127, "(a sequence is one word a program and argument; a command line is a str)"),
+    ({"cmd": ["{tmp}/plain"]}, 126, "/plain: exec: Permission denied (nobody may execute it: chmod +x)"),
+    ({"cmd": ["{tmp}"]}, 126, "exec: Permission denied (it is a directory)"),
+    ({"cmd": ["plain"], "env": {"PATH": "{tmp}"}}, 126, "Permission denied (nobody may execute it: chmod +x)"),
+    ({"cmd": ["./plain"], "cwd": "{tmp}"}, 126, "Permission denied (nobody may execute it: chmod +x)"),
+    ({"cmd": ["{tmp}/script"]}, 126, "No such file or directory (the file exists; its interpreter or loader does not)"),
+    ({"cwd": "{tmp}/missing"}, 125, "chdir: No such file or directory: '{tmp}/missing'"),
+    ({"cwd": "{tmp}/plain"}, 125, "chdir: Not a directory: '{tmp}/plain'"),
+    ({"cwd": ""}, 125, "chdir: No such file or directory: ''"),
+    ({"stdout": "{tmp}"}, 125, "open: Is a directory: '{tmp}'"),
+    ({"stdin": "{tmp}/missing"}, 125, "open: No such file or directory: '{tmp}/missing'"),
+    ({"stdout": 999}, 125, "dup: Bad file descriptor: stdout=999"),
+]
+
+
+@pytest.mark.parametrize(("call", "code", "sentence"), FAILING, ids=[str(call) for call, _, _ in FAILING])
+def test_failed_starts_say_what_and_with_what(call: dict[str, Any], code: int, sentence: str, tmp_path: Path) -> None:
+    """The stage, the errno's words, the value, and what execve(2) leaves unsaid."""
+    (tmp_path / "plain").write_text("x")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [filled(word) for word in value]
+        if isinstance(value, dict):
+            return {name: filled(word) for name, word in value.items()}
+        return value.format(tmp=tmp_path) if isinstance(value, str) else value
+
+    result = childproof.run(**filled({"cmd": ["true"], **call}))
+    assert result.code == code
+    assert sentence.format(tmp=tmp_path) in result.err
 
 
 # ---- the audit event ----

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from childproof import Holder, Outcome, ProcessInfo, Usage
+from childproof import Holder, Outcome, ProcessInfo, Usage, __version__
 from childproof._cli.base import Outlet
 from conftest import SLACK_SECONDS, is_alive, stop, wait_until
 
@@ -274,6 +274,38 @@ def test_wrong_arguments(args: list[str]) -> None:
     assert done.returncode == 2
     assert len(lines_of(done.stderr)) == 1
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rnu", "ls"], "there is no subcommand 'rnu': there are run, launch, many"),
+        (["rnu", "ls"], "; did you mean 'run'? (see childproof --help)"),
+        (["--jsno", "run", "true"], "there is no option --jsno before the subcommand (see childproof --help)"),
+        (["--versoin"], "; did you mean '--version'? (see childproof --help)"),
+        (["run", "--time-out", "3", "true"], "--time-out; did you mean '--timeout'? (see childproof run --help)"),
+        (["run", "--time-out=3", "true"], "no option --time-out; did you mean '--timeout'?"),
+        (["run", "--version", "true"], "there is no option --version (see childproof run --help)"),
+        (["launch", "--ready-prt", "5", "true"], "no option --ready-prt; did you mean '--ready-port'?"),
+        (["many", "-x"], "there is no option -x (see childproof many --help)"),
+        (["many", "--job", "3"], "there is no option --job; did you mean '--jobs'?"),
+        (["holders", "1", "2"], "too many arguments: '2' (see childproof holders --help)"),
+        (["tree", "one"], "argument PID: invalid int value: 'one'"),
+        (["bench", "--rouds", "3"], "there is no option --rouds; did you mean '--rounds'?"),
+        ([], "the following arguments are required: SUBCOMMAND"),
+    ],
+)
+def test_a_misspelt_word_is_named_with_what_was_meant(words: list[str], sentence: str) -> None:
+    """By the parser that has the options, on one line."""
+    done = subprocess.run([sys.executable, "-m", "childproof", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert sentence in done.stderr
+
+
+def test_the_version() -> None:
+    """With the name of the program; nobody need read it."""
+    words = [sys.executable, "-m", "childproof", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == f"childproof {__version__}\n"
 
 
 def test_the_help_tells_what_becomes_of_the_words() -> None:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ EXCEPTIONS = ROOT / "tools" / "stdlib-tests.exceptions"
 DEVIATIONS = ROOT / "docs" / "migrate.md"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+STDLIB = {"CHILDPROOF_TEST_STDLIB": "1"}
 WAYS = {"as it is": {}, "forked": {"CHILDPROOF_START": "fork"}}
 MOST_SECONDS = 1800
 
@@ -129,10 +131,10 @@ def check(interpreter: Interpreter) -> bool:
     """Run all ways of one interpreter; whether all is well."""
     excepted = exceptions_for(interpreter.version)
     python = prepare(interpreter)
-    baseline = run(python, {"CHILDPROOF_TEST_STDLIB": "1"})
+    with ThreadPoolExecutor() as pool:  # most of the tests wait most of the time
+        baseline, *found = pool.map(lambda variables: run(python, variables), [STDLIB, *WAYS.values()])
     well = True
-    for way, variables in WAYS.items():
-        outcomes = run(python, variables)
+    for way, outcomes in zip(WAYS, found, strict=True):
         wrong = complaints(outcomes, baseline, excepted)
         skipped = sum(outcome.startswith("skipped") for outcome in outcomes.values())
         passed = sum(outcome == "passed" for outcome in outcomes.values())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from childproof._light import TYPE_CHECKING, NamedTuple
+from childproof._text import did_you_mean
 
 if TYPE_CHECKING:
     from typing import Any
@@ -71,6 +72,14 @@ def _int(value: Any, name: str, least: int, most: int) -> int:
     return value
 
 
+def _umask(umask: Any) -> int:
+    if isinstance(umask, str):
+        raise TypeError(f"umask must be an int, as 0o022, not {umask!r}")
+    if isinstance(umask, int) and not 0 <= umask <= 0o777:
+        raise ValueError(f"umask must be from 0 to 0o777, not {umask:#o}")
+    return _int(umask, "umask", 0, 0o777)
+
+
 def _user(user: Any) -> int:
     if not isinstance(user, str):
         return _int(user, "user", 0, MOST_ID)
@@ -79,7 +88,7 @@ def _user(user: Any) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
-        raise ValueError(f"there is no user {user!r}") from None
+        raise ValueError(f"there is no user {user!r}; one without a name is given by number") from None
 
 
 def _group(group: Any, name: str) -> int:
@@ -90,7 +99,7 @@ def _group(group: Any, name: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ValueError(f"{name}: there is no group {group!r}") from None
+        raise ValueError(f"{name}: there is no group {group!r}; one without a name is given by number") from None
 
 
 def _groups(groups: Any) -> tuple[int, ...]:
@@ -105,6 +114,10 @@ def _limit_value(value: Any, name: str) -> int:
     return _int(value, name, 0, INFINITY)
 
 
+_CALLED_SO = {"memory": "as", "files": "nofile", "processes": "nproc", "time": "cpu"}
+"""What some call them, and what may be near to another name."""
+
+
 def _limits(limits: Any) -> tuple[tuple[int, int, int], ...]:
     import resource  # few ask for it
 
@@ -114,7 +127,8 @@ def _limits(limits: Any) -> tuple[tuple[int, int, int], ...]:
     found = []
     for name, value in limits.items():
         if name not in names:
-            raise ValueError(f"there is no limit {name!r}; there are {', '.join(sorted(names))}")
+            meant = did_you_mean(_CALLED_SO.get(name, name), names)
+            raise ValueError(f"there is no limit {name!r}; there are {', '.join(sorted(names))}{meant}")
         pair = value if isinstance(value, (tuple, list)) else (value, value)
         if len(pair) != 2:
             raise ValueError(f"limits[{name!r}] must be one value, or a soft and a hard one, not {value!r}")
@@ -175,7 +189,7 @@ def make_attributes(
         None if user is None else _user(user),
         None if group is None else _group(group, "group"),
         None if extra_groups is None else _groups(extra_groups),
-        None if umask is None else _int(umask, "umask", 0, 0o777),
+        None if umask is None else _umask(umask),
         None if nice is None else _int(nice, "nice", -40, 40),
         () if limits is None else _limits(limits),
         bool(no_new_privs),

@@ -12,9 +12,10 @@ from childproof._attributes import NO_ATTRIBUTES, Attributes, check_open, fd_dir
 from childproof._contain import make_contain, supervision
 from childproof._light import TYPE_CHECKING, NamedTuple
 from childproof._stdio import NULL, PIPE, STDOUT, Feed, Stdio, encode, feed_stdio, input_stdio, output_stdio
+from childproof._text import did_you_mean
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from childproof._cgroup import Cgroup
 
@@ -110,7 +111,7 @@ def _argv(cmd: Any) -> tuple[bytes, ...]:
         argv = tuple(
             [word.encode(_ENCODING, "surrogateescape") if type(word) is str else os.fsencode(word) for word in cmd]
         )
-    except TypeError:
+    except (TypeError, UnicodeEncodeError):
         argv = tuple([encode(word, f"cmd[{i}]") for i, word in enumerate(cmd)])  # it says which
     if not argv:
         raise ValueError("cmd is empty: it must at least name a program")
@@ -191,7 +192,8 @@ def seconds(value: Any, name: str) -> float:
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
     if isnan(number) or number < 0:
-        raise ValueError(f"{name} must not be negative or NaN: {value!r}")
+        hint = "; 0 is a budget that has run out, None is no limit" if name == "timeout" else ""
+        raise ValueError(f"{name} must not be negative or NaN: {value!r}{hint}")
     return number + 0.0  # -0.0 is 0.0
 
 
@@ -245,8 +247,29 @@ CLOSINGS = ("auto", "close_range", "proc", "rlimit")
 
 def _choice(value: Any, choices: tuple[str, ...], name: str) -> str:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        meant = did_you_mean(value, choices)
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}{meant}")
     return str(value)
+
+
+_OF_SUBPROCESS = {
+    "shell": "a str goes to the shell, a sequence does not",
+    "executable": "the program is the first word of cmd",
+    "capture_output": "output is captured unless stdout and stderr say otherwise",
+    "universal_newlines": "output is text unless text=False",
+    "start_new_session": "it is called new_session, and is the default",
+    "close_fds": "the child gets 0, 1, 2 and pass_fds, and nothing else",
+    "preexec_fn": "none of the caller's code runs in the child; see cwd, env, user, umask, limits, nice and others",
+}
+"""What those who come from `subprocess` look for."""
+
+
+def _refuse(name: str) -> NoReturn:
+    """An option that there is not."""
+    code = make_command.__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    hint = f": {_OF_SUBPROCESS[name]}" if name in _OF_SUBPROCESS else did_you_mean(name, known)
+    raise TypeError(f"there is no option {name!r}{hint}")
 
 
 def make_command(
@@ -286,6 +309,7 @@ def make_command(
     closing: Any = "auto",
     die_with_parent: Any = False,
     contain: Any = "session",
+    **unknown: Any,
 ) -> Command:
     """Check every parameter of `run` and decide what it means.
 
@@ -293,6 +317,8 @@ def make_command(
         TypeError, ValueError: a parameter is wrong; nothing has been created.
 
     """
+    if unknown:
+        _refuse(next(iter(unknown)))
     environment = inherited_environment() if env is None else _given(env)
     argv = _argv(cmd)
     candidates = candidates_of(argv[0], environment.path)

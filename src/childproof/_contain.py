@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from childproof._light import TYPE_CHECKING
 from childproof._supervise import NAMESPACES, NOBODY, SUPERVISED
+from childproof._text import did_you_mean
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,7 +29,8 @@ def make_contain(contain: Any, attributes: Attributes) -> tuple[str, Cgroup | No
     if not isinstance(contain, str):
         raise TypeError(f"contain must be a str or a Cgroup, not {contain!r}")
     if contain not in KINDS:
-        raise ValueError(f"contain must be one of {', '.join(map(repr, KINDS))}, not {contain!r}")
+        meant = did_you_mean(contain, KINDS)
+        raise ValueError(f"contain must be one of {', '.join(map(repr, KINDS))}, not {contain!r}{meant}")
     if contain == "pidns" and attributes.changes_ids:
         raise ValueError("contain='pidns' excludes user, group and extra_groups: its namespace has one user")
     return contain, Cgroup() if contain in ("cgroup", "auto") else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from errno import (
+    EACCES,
     EAGAIN,
+    EBADF,
     ECHILD,
     EMFILE,
     ENFILE,
@@ -78,19 +80,46 @@ def _path_at(command: Command, child: Child) -> str:
     return os.fsdecode(command.argv[0])
 
 
-def _interpreter_is_missing(command: Command) -> bool:
-    """ENOENT for a file that exists: its ``#!`` interpreter, or its loader, does not."""
+def _not_open(command: Command) -> str:
+    """Which of the descriptors that were given is none, as the end of a sentence."""
+    for name in ("stdin", "stdout", "stderr"):
+        stdio = getattr(command, name)
+        try:
+            if stdio.kind == "fd":
+                os.fstat(stdio.fd)
+        except OSError:
+            return f": {name}={stdio.fd}"
+    return ""
+
+
+def _found(command: Command) -> os.stat_result | None:
+    """The first of the candidates that exists."""
     cwd = command.cwd if command.cwd is not None else b""
     for candidate in command.candidates:
         try:
             if isinstance(cwd, int):
-                os.stat(candidate, dir_fd=cwd)
-            else:
-                os.stat(os.path.join(cwd, candidate))
+                return os.stat(candidate, dir_fd=cwd)
+            return os.stat(os.path.join(cwd, candidate))
         except (OSError, ValueError):
             continue
-        return True
-    return False
+    return None
+
+
+def _unsaid(command: Command, number: int) -> str:
+    """What execve(2) means by an errno that says less, as a remark; empty where there is nothing to add."""
+    if number not in (ENOENT, EACCES):
+        return ""
+    found = _found(command)
+    if found is None:
+        line = len(command.argv) == 1 and b" " in command.argv[0]
+        return " (a sequence is one word a program and argument; a command line is a str)" if line else ""
+    if number == ENOENT:
+        return " (the file exists; its interpreter or loader does not)"
+    import stat
+
+    if stat.S_ISDIR(found.st_mode):
+        return " (it is a directory)"
+    return "" if found.st_mode & 0o111 else " (nobody may execute it: chmod +x)"
 
 
 def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
@@ -101,14 +130,18 @@ def _failure(command: Command, child: Child) -> tuple[int, SpawnError]:
     code = OTHER
     if stage == "exec" and number in (ENOENT, ENOTDIR):
         code = NOT_FOUND
-        if number == ENOENT and _interpreter_is_missing(command):
-            code, why = NOT_EXECUTABLE, f"{why} (the file exists; its interpreter or loader does not)"
+        if number == ENOENT and _found(command) is not None:
+            code = NOT_EXECUTABLE
     elif stage == "exec" and number not in (EAGAIN, ENOMEM, EMFILE, ENFILE):
         code = NOT_EXECUTABLE
+    if stage == "exec":
+        why += _unsaid(command, number)
     shown = show_command((os.fsdecode(command.argv[0]),), Masker(command.secrets))
     what = f"cannot start {shown}: {stage}: {why}"
     if name != os.fsdecode(command.argv[0]):
         what += f": {Masker(command.secrets)(name)!r}"  # repr() could change a secret
+    elif stage == "dup" and number == EBADF:
+        what += _not_open(command)
     return code, _spawn_error(command, number, name, stage, what)
 
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 
 from childproof._light import TYPE_CHECKING, NamedTuple
+from childproof._text import did_you_mean
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,6 +73,8 @@ def encode(value: Any, what: str) -> bytes:
         data = os.fsencode(value)
     except TypeError:
         raise TypeError(f"{what} must be str, bytes or os.PathLike, not {value!r}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} can't be encoded: {error}; give it as bytes") from None
     if b"\0" in data:
         raise ValueError(f"{what} has a NUL character: {value!r}")
     return data
@@ -92,14 +95,34 @@ def _fileno(file: Any, name: str) -> int:
     return fd
 
 
+def _of_subprocess(number: int, name: str) -> str:
+    """For who has handed in one of its constants, what that is here."""
+    if number == -3:
+        return '; subprocess.DEVNULL is "null" here'
+    if name == "stdin":
+        return "; subprocess.PIPE is input=DATA here" if number == -1 else ""
+    return {-1: '; subprocess.PIPE is "capture" here', -2: "; subprocess.STDOUT is merge=True here"}.get(number, "")
+
+
+_KEYWORDS = ("capture", "inherit", "null")
+
+
+def _refuse_misspelt(word: str, name: str) -> None:
+    """What looks like a keyword would be taken for the path of a file, and the output be lost in it."""
+    if word[:1].lower() in "cin" and (meant := did_you_mean(word, _KEYWORDS)):
+        raise ValueError(f'{name}={word!r} would be the path of a file{meant} The file is "./{word}"')
+
+
 def _descriptor(value: Any, name: str) -> Stdio:
     if isinstance(value, bool):
         raise TypeError(f"{name} must be a keyword, a path, a descriptor or a file, not {value!r}")
     if isinstance(value, int):
         if not 0 <= value < 1 << 31:
-            raise ValueError(f"{name} is no descriptor: {value}")
+            raise ValueError(f"{name} is no descriptor: {value}{_of_subprocess(value, name)}")
         return Stdio("fd", value)
     if isinstance(value, (str, bytes, os.PathLike)):
+        if isinstance(value, str) and value.isalpha():
+            _refuse_misspelt(value, name)
         path = encode(value, name)
         if not path:
             raise ValueError(f"{name} is an empty path")
@@ -181,7 +204,10 @@ def _from_file(source: Any, fd: int) -> tuple[Stdio, Feed | None]:
 def feed_stdio(source: Any, encoding: str) -> tuple[Stdio, Feed | None]:
     """What stdin becomes for `input`, and what is written to it."""
     if isinstance(source, str):
-        return _from_bytes(source.encode(encoding, "surrogateescape"))
+        try:
+            return _from_bytes(source.encode(encoding, "surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"input can't be encoded: {error}; give it as bytes") from None
     if getattr(source, "closed", False) is True:
         raise ValueError(f"input is a closed file: {source!r}")
     if hasattr(source, "fileno"):

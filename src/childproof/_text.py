@@ -1,8 +1,8 @@
-"""Text that is safe to log: on one line, without secrets."""
+"""Text for logs and errors: safe, on one line, without secrets; and what was meant by a misspelt name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike, fsdecode
 
 from childproof._light import TYPE_CHECKING
@@ -73,3 +73,16 @@ def show_command(cmd: Any, mask: Masker) -> str:
 
     words = [fsdecode(word) if isinstance(word, (bytes, PathLike)) else str(word) for word in cmd]
     return " ".join(quote(mask(word)) for word in words)
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """The end of a sentence that asks whether the nearest of the names in `known` was meant; empty where none
+    is near.
+    """
+    if not isinstance(word, str):
+        return ""
+    from difflib import get_close_matches  # it costs 5 ms, and this is an error already
+
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), names, 1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -11,7 +11,8 @@ import signal
 import sys
 from importlib import import_module
 
-from childproof._cli.base import FAILED, STOPPED, Parser, Stopped, Stopper, complain
+from childproof._cli.base import FAILED, STOPPED, Parser, ShowVersion, Stopped, Stopper, complain
+from childproof._text import did_you_mean
 
 SUBCOMMANDS = {
     "run": "run a command with a deadline and exit with its code",
@@ -28,7 +29,14 @@ default ``function(args, stopper)``, which gives the exit code. It is imported f
 
 
 def _parser(chosen: str) -> Parser:
-    parser = Parser(prog="childproof", description="Run other programs: it never hangs and leaves nothing behind.")
+    about = "Run other programs: it never hangs and leaves nothing behind."
+    parser = Parser(prog="childproof", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action=ShowVersion, help="print the version and exit")
+    if chosen.startswith("-") and chosen not in ("-h", "--help", "--version"):
+        parser.error(f"there is no option {chosen} before the subcommand{parser.meant(chosen)}")
+    if chosen and chosen not in SUBCOMMANDS and not chosen.startswith("-"):
+        meant = did_you_mean(chosen, SUBCOMMANDS)
+        parser.error(f"there is no subcommand {chosen!r}: there are {', '.join(SUBCOMMANDS)}{meant}")
     commands = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
     for name, summary in SUBCOMMANDS.items():
         subparser = commands.add_parser(

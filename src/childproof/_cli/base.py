@@ -9,10 +9,14 @@ import signal
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from childproof._run import MOST_SECONDS
-from childproof._text import one_line
+from childproof._text import did_you_mean, one_line
+from childproof._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MISUSED, FAILED, STOPPED = 2, 125, 128
 """Exit codes: wrong arguments, as argparse has it; childproof itself failed, as in `timeout(1)`;
@@ -156,6 +160,18 @@ def as_json(value: object) -> bytes:
 # ---- arguments ----
 
 
+class ShowVersion(argparse.Action):
+    """Of an option: print the name and version, and end."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """See `argparse`."""
+        write(1, f"childproof {__version__}\n".encode(), inf)
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong on one line, and writes nothing that fails only when the interpreter ends."""
 
@@ -163,6 +179,23 @@ class Parser(argparse.ArgumentParser):
         """Wrong arguments."""
         complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(MISUSED)
+
+    def parse_known_args(  # type: ignore[override]  # of a Namespace, which is all that is used here
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Each parser answers for its own options, so that the sentence names the subcommand that has them."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            if not word.startswith("-"):
+                self.error(f"too many arguments: {unknown[0]!r}")
+            self.error(f"there is no option {word}{self.meant(word)}")
+        return found, unknown
+
+    def meant(self, option: str) -> str:
+        """As of `did_you_mean`; compared without the dashes, in which all options are alike."""
+        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        return did_you_mean(option.lstrip("-"), names).replace("'", "'--", 1)
 
     def print_help(self, file: object = None) -> None:
         """Unbuffered, whatever `file` is."""

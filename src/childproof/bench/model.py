@@ -69,7 +69,7 @@ class Settings:
 
     Attributes:
         size: how big the scenarios are: ``"full"``, ``"short"`` for a check of the targets within a
-            minute and a half, ``"tiny"`` to see that everything runs.
+            minute, ``"tiny"`` to see that everything runs.
         rounds: instead of each scenario's own.
         only: contenders to measure, beside each scenario's reference; empty: all.
         seed: of the shuffling.

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from childproof._text import did_you_mean
 from childproof.bench import contenders, programs
 from childproof.bench.contenders import CLOSINGS, FLOOR, OURS, STANDARD, STARTS, SUBPROCESS, Contender
-from childproof.bench.model import Metric, Progress, Result, Scenario, Settings, Task
+from childproof.bench.model import Metric, MissingError, Progress, Result, Scenario, Settings, Task
 from childproof.bench.turns import Level, Plan, take_turns
 
 COSTS = (
@@ -26,9 +27,18 @@ SPAWN_CALL = "os.posix_spawn"
 
 
 def chosen(settings: Settings, people: Sequence[Contender], always: str = "") -> list[Contender]:
-    """Those of `people` that the command line left in: all, if it names none."""
+    """Those of `people` that the command line left in: all, if it names none.
+
+    Raises:
+        MissingError: it names nobody of them.
+
+    """
     if not settings.only:
         return list(people)
+    names = [contender.name for contender in people]
+    if not set(settings.only) & set(names):
+        meant = did_you_mean(settings.only[0], names)
+        raise MissingError(f"nobody here is called {settings.only[0]!r}: there are {'; '.join(names)}{meant}")
     return [contender for contender in people if contender.name in settings.only or contender.name == always]
 
 

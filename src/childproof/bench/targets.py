@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-from childproof.bench import imports, latency
+from childproof.bench import imports, latency, many
 from childproof.bench.contenders import FLOOR, OURS, OURS_TIMEOUT, SUBPROCESS, SUBPROCESS_TIMEOUT
 from childproof.bench.model import Result, X
 from childproof.bench.statistics import Ratio, paired_ratio
@@ -57,6 +57,8 @@ TARGETS = (
     Target("capture", (OURS, None), None, "peak_share", 1.10),
     Target("feed", (OURS, None), (SUBPROCESS, None), "seconds", 0.80),
     Target("exit-latency", (OURS, None), (latency.FLOOR, None), "seconds", 1.2),
+    Target("many", (many.OURS, None), (many.SUBPROCESS, None), "seconds", 1.0),
+    Target("many", (many.OURS, None), (many.XARGS, None), "seconds", 0.65),
     Target("import", (imports.OURS, None), (imports.SUBPROCESS, None), "seconds", 1.0),
 )
 
