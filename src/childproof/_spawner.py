@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _weakref import ref  # weakref would be an import
 
 try:
     from childproof._native import ffi, lib
@@ -255,6 +256,12 @@ MOST_SPARE = 16
 _spare: list[Any] = []
 """Released structs, to be used again: making one with its finalizer takes longer than filling it."""
 
+# In a cycle of garbage all finalizers run before anything is freed, in any order, and that of a struct frees it
+# under whoever's comes later: a handle that kills its tree. A struct that is held from outside of the cycle is no
+# part of it; it goes with its child, when all have run. No Python code is called for that, into which an interrupt
+# could come.
+_held: dict[ref[Child], Any] = {}
+
 # Most are alike.
 _SPAWNED: dict[tuple[int, int, int, int], Spawned] = {}
 
@@ -274,11 +281,12 @@ class Child:
     Used by one thread at a time.
     """
 
-    __slots__ = ("_c",)
+    __slots__ = ("__weakref__", "_c")
 
     def __init__(self) -> None:
         # list.pop is atomic: a struct is never given to two.
         self._c = _spare.pop() if _spare else ffi.gc(ffi.new(_CHILD), lib.cp_child_release)
+        _held[ref(self, _held.pop)] = self._c
         lib.cp_child_init(self._c)
 
     @classmethod
