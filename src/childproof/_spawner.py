@@ -256,11 +256,19 @@ MOST_SPARE = 16
 _spare: list[Any] = []
 """Released structs, to be used again: making one with its finalizer takes longer than filling it."""
 
-# In a cycle of garbage all finalizers run before anything is freed, in any order, and that of a struct frees it
-# under whoever's comes later: a handle that kills its tree. A struct that is held from outside of the cycle is no
-# part of it; it goes with its child, when all have run. No Python code is called for that, into which an interrupt
-# could come.
-_held: dict[ref[Child], Any] = {}
+
+class _Hold(ref["Child"]):
+    """Keeps a child's struct out of cycles of garbage: there all finalizers run before anything is freed, in any
+    order, and the struct's would free it under whoever's comes later, as that of a handle which kills its tree.
+    Held from outside it is no part of the cycle, and goes with the child, after them. No Python code is called
+    for that, into which an interrupt could come.
+    """
+
+    __slots__ = ("struct",)
+    struct: Any
+
+
+_held: set[_Hold] = set()
 
 # Most are alike.
 _SPAWNED: dict[tuple[int, int, int, int], Spawned] = {}
@@ -281,12 +289,14 @@ class Child:
     Used by one thread at a time.
     """
 
-    __slots__ = ("__weakref__", "_c")
+    __slots__ = ("__weakref__", "_c", "_hold")
 
     def __init__(self) -> None:
         # list.pop is atomic: a struct is never given to two.
         self._c = _spare.pop() if _spare else ffi.gc(ffi.new(_CHILD), lib.cp_child_release)
-        _held[ref(self, _held.pop)] = self._c
+        self._hold = _Hold(self, _held.discard)
+        self._hold.struct = self._c
+        _held.add(self._hold)
         lib.cp_child_init(self._c)
 
     @classmethod
@@ -511,6 +521,12 @@ class Child:
         """1: it has ended and waits to be reaped; 0: it runs; -1: it is no child of ours now."""
         return int(lib.cp_ended(self._c))
 
+    def ask_pidfd(self) -> int:
+        """What the pidfd tells, where `ended` says 0. 1: it has ended, though a tracer keeps it from being reaped;
+        0: it runs; -1: the host has closed the descriptor, and there is none now.
+        """
+        return int(lib.cp_ask_pidfd(self._c))
+
     def reap(self) -> bool:
         """Take its status if it has ended; whether it needs no more waiting."""
         return bool(lib.cp_reap(self._c))
@@ -542,6 +558,7 @@ class Child:
         # In this order: interrupted anywhere, the struct is this child's, or the finalizer's, or spare.
         c, self._c = self._c, _RELEASED
         if c is not _RELEASED:
+            _held.discard(self._hold)
             lib.cp_child_release(c)
             if len(_spare) < MOST_SPARE:
                 _spare.append(c)
