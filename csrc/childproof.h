@@ -348,6 +348,11 @@ int cp_stage_now(const struct cp_child *child);
  * 0: it runs; -1: it is no child of ours any more. Never blocks. */
 int cp_ended(struct cp_child *child);
 
+/* What its pidfd tells, where cp_ended says 0. 1: it has ended, though a tracer keeps it
+ * from being reaped; 0: it runs; -1: the host has closed the descriptor, whose
+ * number may be something else's now. It is forgotten then, and not closed. */
+int cp_ask_pidfd(struct cp_child *child);
+
 /* Reap: 1 when it is done (then status_known tells whether anyone knows the
  * status), 0 while it runs. Blocks 10 ms at most, where another wait was
  * faster and the kernel is still filing the status. */

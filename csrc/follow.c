@@ -8,7 +8,8 @@
 #include "internal.h"
 
 enum { OUT, ERR, END, WATCHED };
-#define EXEC_MS 20 /* how often the exec is looked for, which no descriptor tells */
+#define EXEC_MS 20   /* how often the exec is looked for, which no descriptor tells */
+#define LOOK_MS 2000 /* and the end, which a pidfd that the host has closed does not */
 
 /* Rounded up, since a wait that ends early by a fraction would spin through the
  * last one. */
@@ -61,8 +62,10 @@ static int wait_once(struct cp_child *child, struct cp_caught *caught, int milli
     if (ready < 0)
         return errno == EINTR ? CP_NEWS_SIGNAL : CP_NEWS_TROUBLE;
     cp_settle(child, 0);
+    if (ready == 0 && milliseconds == 0)
+        return CP_NEWS_TIME;
     if (ready == 0)
-        return milliseconds == 0 ? CP_NEWS_TIME : CP_NEWS_NONE;
+        return cp_ended(child) ? CP_NEWS_TROUBLE : CP_NEWS_NONE;
     return take(caught, watched);
 }
 
@@ -72,10 +75,9 @@ int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline)
     if (child->fd[CP_PIDFD] < 0)
         return CP_NEWS_TROUBLE;
     while (news == CP_NEWS_NONE) {
-        int milliseconds = milliseconds_until(deadline);
-        if (child->state == CP_SPAWNING && milliseconds > EXEC_MS)
-            milliseconds = EXEC_MS;
-        news = wait_once(child, caught, milliseconds);
+        int most = child->state == CP_SPAWNING ? EXEC_MS : LOOK_MS;
+        int left = milliseconds_until(deadline);
+        news = wait_once(child, caught, left < most ? left : most);
     }
     return news;
 }

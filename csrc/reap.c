@@ -75,7 +75,10 @@ int cp_await_own(struct cp_child *child, int milliseconds)
     struct pollfd wanted[2] = {
         {child->fd[CP_REPORT], POLLIN, 0}, {child->fd[CP_PIDFD], POLLIN, 0}};
     poll(wanted, 2, milliseconds);
-    return cp_settle_own(child, wanted[1].revents != 0);
+    int dead = wanted[1].revents && cp_ended_own(child) != 0;
+    if (wanted[1].revents && !dead && !wanted[0].revents) /* the host has closed it */
+        poll(wanted, 1, milliseconds);
+    return cp_settle_own(child, dead);
 }
 
 int cp_await_exec(struct cp_child *child, int milliseconds)
@@ -152,8 +155,8 @@ static int has_ended(const struct cp_child *child)
 {
     struct pollfd wanted = {child->fd[CP_PIDFD], POLLIN, 0};
     struct cp_process now;
-    if (wanted.fd >= 0)
-        return poll(&wanted, 1, 0) > 0;
+    if (wanted.fd >= 0 && (poll(&wanted, 1, 0) <= 0 || !(wanted.revents & POLLNVAL)))
+        return wanted.revents != 0;
     return cp_read_process(own_pid(child), &now) == 0 && now.state == 'Z' && now.threads <= 1;
 }
 
@@ -168,6 +171,20 @@ int cp_ended_own(const struct cp_child *child)
     if (r < 0)
         return has_ended(child);
     return info.si_pid != 0;
+}
+
+/* A number that is open may be another file's: only a pidfd can be signalled. */
+int cp_ask_pidfd(struct cp_child *child)
+{
+    struct pollfd wanted = {child->fd[CP_PIDFD], POLLIN, 0};
+    if (wanted.fd < 0)
+        return 0;
+    if (poll(&wanted, 1, 0) < 0)
+        return 0;
+    if (!(wanted.revents & POLLNVAL) && sys_pidfd_signal(wanted.fd, 0, 0) != -EBADF)
+        return wanted.revents != 0;
+    child->fd[CP_PIDFD] = -1;
+    return -1;
 }
 
 int cp_ended(struct cp_child *child)
@@ -290,7 +307,7 @@ int cp_signal(struct cp_child *child, int number)
     }
     if (target(child) >= 0) {
         long r = sys_pidfd_signal(target(child), number, 0);
-        if (r != -ENOSYS && r != -EPERM)
+        if (r != -ENOSYS && r != -EPERM && r != -EBADF)
             return (int)-r;
     }
     return is_pinned(child) ? (int)-sys_kill(child->pid, number) : ESRCH;

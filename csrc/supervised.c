@@ -217,15 +217,28 @@ static int relay(struct cp_child *child)
     return child->relayed;
 }
 
+/* End of file on the control socket may never come: a command that is stuck before
+ * its exec has a copy of the supervisor's end. */
+static void look(struct cp_child *child)
+{
+    hear(child);
+    if (child->ended || child->lost || cp_ended_own(child) == 0)
+        return;
+    hear(child); /* what it said last */
+    child->lost = !child->ended;
+}
+
 int cp_settle_command(struct cp_child *child, int dead)
 {
     if (child->state != CP_SPAWNING)
         return child->state;
     if (!child->relayed && (cp_settle_own(child, dead) == CP_SPAWNING || !relay(child)))
         return child->state;
-    hear(child);
-    if (child->state == CP_SPAWNING && (child->lost || dead)) /* the supervisor died on the way */
-        child->state = child->spawned ? CP_STARTED : CP_DIED; /* it may have exec'ed, or not */
+    look(child);
+    /* Notes that would have told may be lost, as with a supervisor that died on the way: then it may
+     * have exec'ed, or not. */
+    if (child->state == CP_SPAWNING && (child->ended || child->lost || dead))
+        child->state = child->spawned || child->ended ? CP_STARTED : CP_DIED;
     return child->state;
 }
 
@@ -246,10 +259,11 @@ int cp_await_command(struct cp_child *child, int milliseconds)
     while (cp_settle_command(child, 0) == CP_SPAWNING) {
         if (milliseconds >= 0 && (left = (int)(until - now_ms())) <= 0)
             break;
-        struct pollfd wanted = {child->fd[CP_CONTROL], POLLIN, 0};
-        if (poll(&wanted, 1, left) < 0)
+        struct pollfd wanted[2] = {
+            {child->fd[CP_CONTROL], POLLIN, 0}, {child->fd[CP_PIDFD], POLLIN, 0}};
+        if (poll(wanted, 2, left) < 0)
             break;
-        if (!(wanted.revents & POLLIN) && (wanted.revents & (POLLHUP | POLLERR)))
+        if (!(wanted[0].revents & POLLIN) && (wanted[0].revents & (POLLHUP | POLLERR)))
             child->lost = 1;
     }
     return child->state;
@@ -262,7 +276,7 @@ int cp_ended_command(struct cp_child *child)
     cp_settle_command(child, 0);
     if (!child->relayed)
         return cp_ended_own(child);
-    hear(child);
+    look(child);
     return child->ended ? 1 : -child->lost;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import CommandError, Outcome, run_many
-from childproof._many.executors import Batcher
+from childproof import CommandError, Outcome, _spawner, run_many
+from childproof._many.executors import Batcher, _run_one
 from conftest import is_alive, wait_until
 
 ALONE: Any = {"die_with_parent": False}
@@ -44,6 +45,17 @@ def test_what_happens_to_a_command_is_in_its_result(pool: Executor) -> None:
     assert [r.code for r in results] == [-9, 127, 124]
     assert results[2].out == "hi"
     assert not results[2].survivors
+
+
+@pytest.mark.parametrize("portable", [_spawner.PORTABLE, True], ids=["this build", "portable"])
+def test_a_command_ends_with_its_worker_where_that_can_be_had(portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the worker's build that counts; what the caller asks for is not left out silently."""
+    monkeypatch.setattr("childproof._many.executors.PORTABLE", portable)
+    result = _run_one({"cmd": "echo $PPID"})
+    assert result.ok
+    assert (int(result.out) == os.getpid()) is portable
+    asked = _run_one({"cmd": "true", "die_with_parent": True})
+    assert asked.outcome is (Outcome.NOT_STARTED if _spawner.PORTABLE else Outcome.EXITED)
 
 
 def test_batches_grow_as_commands_are_short() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import select
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -250,6 +253,38 @@ def test_let_go_of() -> None:
     with pytest.warns(ResourceWarning, match=f"pid={child.pid}"):
         del child
     assert not any(map(is_alive, pids))
+
+
+def suspended(pids: list[int]) -> Generator[None, None, None]:
+    """Has a running command as a local variable, and ends it when it is closed."""
+    with childproof.start("sleep 600") as child:
+        pids.append(child.pid)
+        yield
+
+
+@pytest.mark.parametrize("generator", [False, True], ids=["handle", "generator"])
+def test_let_go_of_in_a_cycle_of_garbage(generator: bool) -> None:
+    """The finalizers of what is in it run in any order, first what is oldest; the command's own comes last."""
+    childproof.run(["true"])
+    gc.collect()  # what this command had, which the next gets, is older than all that follows
+    gc.disable()
+    try:
+        pids: list[int] = []
+        cycle: dict[str, Any] = {}
+        if generator:
+            cycle["generator"] = suspended(pids)
+            next(cycle["generator"])
+            cycle["generator"].gi_frame.f_locals["child"].cycle = cycle
+        else:
+            cycle["child"] = childproof.start("sleep 600")
+            pids.append(cycle["child"].pid)
+            cycle["child"].cycle = cycle
+        del cycle
+        with contextlib.nullcontext() if generator else pytest.warns(ResourceWarning, match="unclosed Child"):
+            gc.collect()
+        assert wait_until(lambda: not is_alive(pids[0]))
+    finally:
+        gc.enable()
 
 
 def test_let_go_of_after_its_end() -> None:

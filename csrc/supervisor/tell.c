@@ -7,6 +7,16 @@
 
 #include "supervisor.h"
 
+#define MOST_TRIES 100
+#define TRY_PAUSE_NS 2000000
+
+/* Want of memory, or too many descriptors of this user on their way (unix(7)): a note
+ * that is not sent would be waited for. */
+static int is_passing(int error)
+{
+    return error == ENOBUFS || error == ENOMEM || error == EAGAIN || error == ETOOMANYREFS || error == EINTR;
+}
+
 static void add(struct msghdr *message, int type, const void *data, size_t size)
 {
     struct cmsghdr *item = (struct cmsghdr *)((char *)message->msg_control + message->msg_controllen);
@@ -34,7 +44,11 @@ static void send_note(struct watch *watch, const struct cp_note *note, int fd, i
         add(&message, SCM_RIGHTS, &fd, sizeof fd);
     if (message.msg_controllen == 0)
         message.msg_control = NULL;
-    sendmsg(watch->control, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    for (int i = 0; i < MOST_TRIES && sendmsg(watch->control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0; i++) {
+        if (!is_passing(errno))
+            return;
+        sys_sleep_ns(TRY_PAUSE_NS);
+    }
 }
 
 static void send_plain(struct watch *watch, const struct cp_note *note)

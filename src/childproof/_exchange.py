@@ -65,6 +65,9 @@ CLEARING_SECONDS = 0.6
 ABORT_TRIES = 8
 """How often killing is taken up again when an exception breaks it off."""
 
+LOOK_SECONDS = 2.0
+"""How often a child is looked at whose end a descriptor is to tell: the host may have closed it."""
+
 
 class State(Enum):
     """See the module."""
@@ -177,21 +180,10 @@ class Exchange:
             if not self._streams.open:
                 self._on_end_of_output()
         elif fd == self._pidfd and not self._exited:
-            if not self._command.supervise or self._child.ended() != 0:
+            if self._has_ended():
                 self._on_exit(monotonic())
         elif self._child.state == DISOWNED:
             refuse_copy()
-
-    def lose(self, fd: int) -> None:
-        """Somebody else has closed `fd`. If it was the pidfd the child's end is looked for without one."""
-        if fd != self._pidfd or self._exited or self._command.supervise:
-            self.ready(fd)
-            return
-        forget(self._registry, fd)
-        self._child.lose_pidfd()
-        self._pidfd = -1
-        self._check_pause, self._check_at = 0.001, monotonic()
-        self._schedule()
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
@@ -351,13 +343,29 @@ class Exchange:
         if child.state == SPAWNING:
             child.settle()
             self.state = State.RUNNING if self.state is State.STARTING and child.state != SPAWNING else self.state
-        if self._pidfd < 0 and child.ended() != 0:
+        if self._has_ended():
             self._on_exit(now)
         elif self._pidfd < 0 or child.state == SPAWNING:
             self._check_pause = min(2 * self._check_pause, 0.05)
             self._check_at = now + self._check_pause
         else:
-            self._check_at = inf
+            self._check_at = now + LOOK_SECONDS
+
+    def _has_ended(self) -> bool:
+        """Asked by its pid: whatever its pidfd was, it may have been closed by the host."""
+        child = self._child
+        if child.ended() != 0:
+            return True
+        if self._pidfd < 0 or self._command.supervise:
+            return False
+        told = child.ask_pidfd()
+        if told < 0:
+            forget(self._registry, self._pidfd)
+            self._pidfd = -1
+            self._check_pause = 0.001
+            self._check_at = monotonic()
+            self._schedule()
+        return told > 0
 
     def _on_end_of_output(self) -> None:
         """The last output pipe has ended, or there was none."""

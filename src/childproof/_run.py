@@ -36,11 +36,8 @@ def _drive(exchange: Exchange, poller: select.poll) -> None:
         if left > 0:
             # Rounded up: a wait that ends early by a fraction would spin through the last one.
             events = poller.poll(ceil(left * 1000) if left < MOST_SECONDS else MOST_SECONDS * 1000)
-            for fd, event in events:
-                if event & select.POLLNVAL:
-                    exchange.lose(fd)
-                else:
-                    exchange.ready(fd)
+            for fd, _ in events:
+                exchange.ready(fd)
             if events:
                 continue
             now = monotonic()

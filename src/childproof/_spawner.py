@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _weakref import ref  # weakref would be an import
 
 try:
     from childproof._native import ffi, lib
@@ -158,6 +159,20 @@ MOST_SPARE = 16
 _spare: list[Any] = []
 """Released structs, to be used again: making one with its finalizer takes longer than filling it."""
 
+
+class _Hold(ref["Child"]):
+    """Keeps a child's struct out of cycles of garbage: there all finalizers run before anything is freed, in any
+    order, and the struct's would free it under whoever's comes later, as that of a handle which kills its tree.
+    Held from outside it is no part of the cycle, and goes with the child, after them. No Python code is called
+    for that, into which an interrupt could come.
+    """
+
+    __slots__ = ("struct",)
+    struct: Any
+
+
+_held: set[_Hold] = set()
+
 # Most are alike.
 _SPAWNED: dict[tuple[int, int, int, int], Spawned] = {}
 
@@ -177,11 +192,14 @@ class Child:
     Used by one thread at a time.
     """
 
-    __slots__ = ("_c",)
+    __slots__ = ("__weakref__", "_c", "_hold")
 
     def __init__(self) -> None:
         # list.pop is atomic: a struct is never given to two.
         self._c = _spare.pop() if _spare else ffi.gc(ffi.new(_CHILD), lib.cp_child_release)
+        self._hold = _Hold(self, _held.discard)
+        self._hold.struct = self._c
+        _held.add(self._hold)
         lib.cp_child_init(self._c)
 
     @classmethod
@@ -344,10 +362,6 @@ class Child:
         """Close the parent's end of the pipe in `slot`, once."""
         lib.cp_close(self._c, slot)
 
-    def lose_pidfd(self) -> None:
-        """Somebody else has closed it, and its number may be another file's: the child is told by its pid."""
-        self._c.fd[PIDFD] = -1
-
     def settle(self, dead: bool = False) -> int:
         """The state, looked at anew while it is `SPAWNING`. `dead`: the child is known to be gone."""
         return int(lib.cp_settle(self._c, dead))
@@ -385,6 +399,12 @@ class Child:
         """1: it has ended and waits to be reaped; 0: it runs; -1: it is no child of ours now."""
         return int(lib.cp_ended(self._c))
 
+    def ask_pidfd(self) -> int:
+        """What the pidfd tells, where `ended` says 0. 1: it has ended, though a tracer keeps it from being reaped;
+        0: it runs; -1: the host has closed the descriptor, and there is none now.
+        """
+        return int(lib.cp_ask_pidfd(self._c))
+
     def reap(self) -> bool:
         """Take its status if it has ended; whether it needs no more waiting."""
         return bool(lib.cp_reap(self._c))
@@ -416,6 +436,7 @@ class Child:
         # In this order: interrupted anywhere, the struct is this child's, or the finalizer's, or spare.
         c, self._c = self._c, _RELEASED
         if c is not _RELEASED:
+            _held.discard(self._hold)
             lib.cp_child_release(c)
             if len(_spare) < MOST_SPARE:
                 _spare.append(c)

@@ -205,18 +205,19 @@ class Popen(_Base):  # type: ignore[misc]  # as above
         until = inf if timeout is None else monotonic() + timeout
         remaining = inf if timeout is None else timeout
         while self.returncode is None and not self._abandoned:
-            if remaining > 0:
-                self._sleep_until_end(remaining)
+            told = remaining > 0 and self._sleep_until_end(remaining)
             with self._waitpid_lock:
                 self._reap()
+                if told and self.returncode is None and self._child.ended() == 0:
+                    self._child.ask_pidfd()  # the host may have closed it
             if self.returncode is None and remaining <= 0:
                 raise TimeoutExpired(self.args, timeout if timeout is not None else 0.0)
             remaining = until - monotonic()
         return self.returncode
 
-    def _sleep_until_end(self, seconds: float) -> None:
+    def _sleep_until_end(self, seconds: float) -> bool:
         """Wait for the child's end, `seconds` at most; for a moment where no pidfd tells, which is longer
-        the longer the child has run.
+        the longer the child has run. Whether a pidfd told.
         """
         pidfd = self._enter()
         try:
@@ -225,7 +226,7 @@ class Popen(_Base):  # type: ignore[misc]  # as above
                 poller.register(pidfd, select.POLLIN)
             else:
                 seconds = min(seconds, max((monotonic() - self._began) / 20, 0.001), 0.05)
-            poller.poll(None if seconds == inf else ceil(min(seconds, MOST_SECONDS) * 1000))
+            return bool(poller.poll(None if seconds == inf else ceil(min(seconds, MOST_SECONDS) * 1000)))
         finally:
             self._leave()
 

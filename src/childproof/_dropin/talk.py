@@ -249,6 +249,15 @@ class Talk:
             self._poller.unregister(self._pidfd)
         self._pidfd = -1
 
+    def _on_pidfd(self, linger: float) -> None:
+        """It says that the child has ended; or the host has closed it."""
+        lost = self._child.ended() == 0 and self._child.ask_pidfd() < 0
+        self._poller.unregister(self._pidfd)
+        if lost:
+            self._pidfd = -1
+        else:
+            self._on_exit(linger)
+
     def _on_exit(self, linger: float) -> None:
         self._exited = True
         self._cut_at = monotonic() + linger
@@ -264,8 +273,7 @@ class Talk:
                 if fd != self._pidfd or self._exited:
                     streams.ready(fd)
                 elif linger is not None:
-                    self._poller.unregister(fd)
-                    self._on_exit(linger)
+                    self._on_pidfd(linger)
             if self._pidfd < 0 and linger is not None and not self._exited and self._child.ended() != 0:
                 self._on_exit(linger)
             if until != inf and monotonic() >= until:

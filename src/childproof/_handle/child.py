@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from errno import ESRCH
 from math import ceil, inf
 from time import monotonic, sleep
@@ -320,9 +319,14 @@ class Child(Generic[Text]):
         return self._exchange.result
 
     def abandon(self) -> None:
-        """`close`, for finalizers."""
-        with suppress(Exception):  # there is nobody to tell
+        """`close`, for finalizers: nobody is there to tell of exceptions, nor to close it again after an interrupt."""
+        try:
             self.close()
+        except BaseException as error:
+            with self._state:
+                self._exchange.abort()
+            if not isinstance(error, Exception):
+                raise
 
     def attend(self, now: float) -> float:
         """See `Watched`: if the deadline is over at `now` the tree is killed though nobody waits."""

@@ -13,11 +13,12 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from childproof import _journal
-from childproof._command import Command, make_command
+from childproof._command import Command
 from childproof._errors import SpawnError
 from childproof._many.run_many import Collector, Plan, usable_cpus
 from childproof._many.scheduler import Scheduler, command_of, options_of
 from childproof._result import Outcome, Result
+from childproof._spawner import PORTABLE
 from childproof._text import Masker, one_line, show_command
 
 TASK_SECONDS = 0.05
@@ -30,8 +31,6 @@ SPARE_TASKS = 2
 """Tasks beside those that can run at once, so that no worker waits for the next."""
 
 LOST = 125
-
-_DIE_WITH_PARENT = "die_with_parent"
 
 
 class Item(NamedTuple):
@@ -61,11 +60,11 @@ def _run_pickled(data: bytes) -> list[Result[Any] | BaseException]:
 
 
 def _run_one(options: dict[str, Any]) -> Any:
-    """A Result or an exception."""
+    """A Result or an exception. Nobody but the worker can kill the command, so it ends with it, if it can."""
     from childproof._run import run
 
     try:
-        return run(**options)
+        return run(**{"die_with_parent": not PORTABLE, **options})
     except Exception as error:  # as one of on_output: it is raised to whoever wanted the command run
         return error
 
@@ -171,13 +170,7 @@ def _sendable(item: Item) -> dict[str, Any]:
         raise ValueError(f"cmds[{item.position}]: an input that is read while the command runs can't be sent")
     options = dict(item.options)
     options.pop("check", None)  # here, where the Result is given
-    if _takes_die_with_parent():
-        options.setdefault(_DIE_WITH_PARENT, True)
     return options
-
-
-def _takes_die_with_parent() -> bool:
-    return _DIE_WITH_PARENT in (make_command.__kwdefaults__ or {})
 
 
 def _pickled(token: bytes, items: list[Item]) -> bytes:

@@ -6,10 +6,9 @@ import fcntl
 import os
 import select
 import weakref
-from contextlib import suppress
 from errno import EBADF, EINVAL, EPERM
 from math import ceil, inf
-from time import monotonic, sleep
+from time import sleep
 from typing import Any, Protocol
 
 from childproof._run import MOST_SECONDS
@@ -20,24 +19,8 @@ POLL_COMMANDS = 32
 needs no system call for each that comes and goes; beyond it epoll(7), where there is one."""
 
 
-LOOK_SECONDS = 0.1
-"""How often it is looked whether an epoll has missed anything: it forgets a descriptor that the host closes
-though it is not the host's."""
-
 REFUSED_SECONDS = 0.005
 """How often descriptors are looked at that can't be waited for."""
-
-
-def told_end(pidfd: int) -> bool | None:
-    """Whether `pidfd` says that its process has ended; `None` if it is no pidfd any more."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    events = poller.poll(0)
-    try:
-        link = os.readlink(f"/proc/self/fd/{pidfd}")
-    except OSError:  # closed, or no /proc
-        link = "" if events and events[0][1] & select.POLLNVAL else "pidfd"
-    return bool(events) if "pidfd" in link else None
 
 
 class Owner(Protocol):
@@ -48,12 +31,7 @@ class Owner(Protocol):
 
 
 class Router:
-    """Tells the owner of a descriptor when it is ready. Used by one thread.
-
-    Attributes:
-        look_at: when `wait` must be called at the latest, on `time.monotonic`.
-
-    """
+    """Tells the owner of a descriptor when it is ready. Used by one thread."""
 
     def __init__(self, commands: float) -> None:
         """`commands`: how many there may be at once."""
@@ -64,9 +42,6 @@ class Router:
         self._always: set[int] = set()
         self._epoll: Any = None
         self._poller: Any = None
-        self._second = select.poll()  # sees what the epoll has missed
-        self._looks_again = commands != inf  # loops of many routers would not come to rest
-        self.look_at = inf
         if commands > POLL_COMMANDS:
             self._open_epoll()
         if self._poller is None:
@@ -145,11 +120,6 @@ class Router:
             if error.errno not in (EPERM, EBADF):
                 raise
             self._always.add(fd)  # epoll_ctl(2): a file that is always ready; or one that somebody has closed
-            return
-        if self._epoll is not None:
-            self._second.register(fd, mask)
-            if self.look_at == inf and self._looks_again:
-                self.look_at = monotonic() + LOOK_SECONDS
 
     def _unwatch(self, fd: int) -> None:
         if self.is_copy:
@@ -157,11 +127,10 @@ class Router:
         if fd in self._always:
             self._always.discard(fd)
             return
-        if self._epoll is not None:
-            with suppress(KeyError):
-                self._second.unregister(fd)
-        with suppress(OSError, KeyError):  # closed already, by somebody else
+        try:
             self._poller.unregister(fd)
+        except (OSError, KeyError):
+            pass  # closed already, by somebody else
 
     def _refuse_in_copy(self) -> None:
         if self.is_copy:
@@ -179,19 +148,8 @@ class Router:
     def wait(self, seconds: float) -> None:
         """Wait up to `seconds` for readiness, and tell whoever owns it."""
         events = self.poll(0 if self._always else seconds)
-        heard = self._tell([fd for fd, _ in events])
-        for fd in list(self._always):
-            if (owner := self._owners.get(fd)) is not None:
-                owner.ready(fd)
-        if events and not heard:
-            self._renew()
-        if monotonic() >= self.look_at:
-            self._look_again()
-
-    def _tell(self, fds: list[int]) -> bool:
-        """Tell the owners of `fds`; whether any has one."""
         heard = False
-        for fd in fds:
+        for fd, _ in events:
             owner = self._owners.get(fd)
             if owner is None:
                 continue  # its command has ended since
@@ -201,13 +159,11 @@ class Router:
                     each.ready(fd)
             else:
                 owner.ready(fd)
-        return heard
-
-    def _look_again(self) -> None:
-        """Tell of what the epoll does not: that a descriptor is closed, or that it is another file now."""
-        with suppress(OSError):  # the soft limit has been lowered below the number of descriptors
-            self._tell([fd for fd, _ in self._second.poll(0)])
-        self.look_at = monotonic() + LOOK_SECONDS if self._masks else inf
+        for fd in list(self._always):
+            if (owner := self._owners.get(fd)) is not None:
+                owner.ready(fd)
+        if events and not heard:
+            self._renew()
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
         """The descriptors that are ready, waiting up to `seconds`."""

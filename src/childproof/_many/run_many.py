@@ -240,7 +240,8 @@ def run_many(
             (``Client.get_executor()``). Then a command runs **at least** once: a scheduler may run a
             task again whose worker it has lost. Still each gives exactly one Result; that of a task
             which the executor gave up has outcome UNKNOWN and code 125, and whether the command ran
-            is not known. In another process it runs with ``die_with_parent``, unless that is given.
+            is not known. In another process it runs with ``die_with_parent``, unless that is given or
+            the worker is not on Linux.
             What can't be sent there (files, descriptors) is a wrong call.
         batch: with `executor`: how many commands make one task. `None`: so many that sending them
             costs little beside running them, for the pools of `concurrent.futures`; 1 for any other

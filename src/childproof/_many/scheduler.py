@@ -19,7 +19,7 @@ from childproof._exchange import CLEARING_SECONDS, Exchange, State
 from childproof._follow import may_follow
 from childproof._many.budget import FEEDING_FDS, RUNNING_FDS, SPAWNING_FDS, SUPERVISING_FDS, Budget
 from childproof._many.followed import Followed
-from childproof._many.router import Router, told_end
+from childproof._many.router import Router
 from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._run import announce
@@ -69,15 +69,6 @@ class _Starvable(Exchange):
     may_wait = False
     starved = ""
     must_decide = False
-
-    def ready(self, fd: int) -> None:
-        """See `Exchange.ready`. An epoll may tell of a descriptor that has been closed and whose number is
-        the pidfd's now, or the host have closed the pidfd; a child that is taken for dead is not fed any more.
-        """
-        if fd != self._pidfd or self._command.supervise or self._child.ended() != 0 or (end := told_end(fd)):
-            super().ready(fd)
-        elif end is None:
-            self.lose(fd)
 
     def _conclude(self) -> None:
         child = self._child
