@@ -272,7 +272,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """When something is due although no descriptor tells, on `time.monotonic`."""
-        return min(self._heap[0][0] if self._heap else inf, self.router.look_at)
+        return self._heap[0][0] if self._heap else inf
 
     def tick(self) -> None:
         """Do what is due by now."""
