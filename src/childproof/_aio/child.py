@@ -10,14 +10,13 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from childproof._aio.delivery import Delivery
-
 from childproof._aio.wait import call_later, finish, wait_ready  # isort: skip  # says what is missing without anyio
 import anyio
 
 from childproof._command import make_command
 from childproof._exchange import Exchange
 from childproof._handle.child import not_started
+from childproof._handle.delivery import Delivery
 from childproof._handle.lines import Lines
 from childproof._many.scheduler import Scheduler
 from childproof._spawner import STARTED

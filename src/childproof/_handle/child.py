@@ -6,7 +6,6 @@ import os
 import select
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from errno import ESRCH
 from math import ceil, inf
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from childproof._command import make_command, seconds, timeout_seconds
 from childproof._errors import SpawnError
 from childproof._exchange import Exchange, State
+from childproof._handle.delivery import Delivery
 from childproof._handle.lines import Lines
 from childproof._handle.watch import watch
 from childproof._report import Facts, make_result
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from childproof._command import Command, OnOutput
+    from childproof._command import Command
     from childproof._options import Cmd, Options
 
 Text = TypeVar("Text", bound=str | bytes)
@@ -40,36 +40,6 @@ descriptor tells of, as when the child can't be killed."""
 
 RECALL_SECONDS = 0.25
 """How soon a command with a deadline that has passed is looked at again while somebody waits for it."""
-
-
-class Delivery:
-    """What becomes of the output as it comes.
-
-    Attributes:
-        lines: the lines that are being fetched, if any.
-        aside: the caller's function is not to be called now: this is not a thread of the caller's.
-
-    """
-
-    def __init__(self, on_output: OnOutput | None) -> None:
-        self._on_output = on_output
-        self._late: deque[tuple[str, bytes]] = deque()
-        self.lines: Lines | None = None
-        self.aside = False
-
-    def __call__(self, stream: str, data: bytes) -> None:
-        if self.lines is not None:
-            self.lines.add(stream, data)
-        if self._on_output is None:
-            return
-        self._late.append((stream, data))
-        if not self.aside:
-            self.catch_up()
-
-    def catch_up(self) -> None:
-        """Give the caller's function what it has not been given yet."""
-        while self._late and self._on_output is not None:
-            self._on_output(*self._late.popleft())
 
 
 class Child(Generic[Text]):
