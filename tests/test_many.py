@@ -149,7 +149,7 @@ def test_one_of_each_kind(jobs: int) -> None:
     results = dict(zip(cmds, run_many(cmds.values(), jobs=jobs, order="given", timeout=2), strict=True))
     codes = {name: result.code for name, result in results.items()}
     (holder,) = results["held"].held
-    os.kill(holder.pid, 9)
+    stop(holder.pid)
     assert codes == {
         "exit": 7,
         "signal": -9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable
+from functools import cached_property
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 
 from childproof._processes import procfs
@@ -100,9 +101,8 @@ class Census:
         self._known_sessions = known_sessions
         self._sessions: dict[int, list[Process]] | None = None
         self._groups: dict[int, list[Process]] = {}
-        self._strangers: list[Process] | None = None
         self._pipes: dict[int, dict[str, set[bool]]] = {}
-        self._holders: dict[str, set[int]] | None = None
+        self._holders: dict[str, list[Process]] | None = None
         self.processes = {
             pid: process for pid, process in table.items() if pid not in spared and not process.kernel_thread
         }
@@ -128,24 +128,29 @@ class Census:
                     self._groups.setdefault(process.pgrp, []).append(process)
         return self._sessions.get(pid, []) + self._groups.get(pid, [])
 
-    def strangers(self, floor: int) -> list[Process]:
-        """Who has started since `floor`, lives, and is in no session that tells whom it belongs to."""
-        if self._strangers is None:
-            self._strangers = [
-                process
-                for process in self.processes.values()
-                if process.alive and process.start >= self._floor and process.session not in self._known_sessions
-            ]
-        return [process for process in self._strangers if process.start >= floor]
+    @cached_property
+    def strangers(self) -> list[Process]:
+        """Who lives, has started since `floor`, and is in no session that tells whom it belongs to."""
+        return [
+            process
+            for process in self.processes.values()
+            if process.alive and process.start >= self._floor and process.session not in self._known_sessions
+        ]
 
-    def holders_of(self, links: Iterable[str]) -> set[int]:
+    @cached_property
+    def stranger_keys(self) -> frozenset[tuple[int, int]]:
+        """Theirs."""
+        return frozenset(process.key for process in self.strangers)
+
+    def holders_of(self, links: Iterable[str]) -> list[Process]:
         """Who of the strangers has one of these pipes open."""
         if self._holders is None:
             self._holders = {}
-            for process in self._strangers or ():
+            for process in self.strangers:
                 for link in self.pipes_of(process.pid):
-                    self._holders.setdefault(link, set()).add(process.pid)
-        return {pid for link in links for pid in self._holders.get(link, ())}
+                    self._holders.setdefault(link, []).append(process)
+        found = {process.pid: process for link in links for process in self._holders.get(link, ())}
+        return list(found.values())
 
     def pipes_of(self, pid: int) -> dict[str, set[bool]]:
         """The pipes that `pid` has open, by their links as ``pipe:[123]``: whether for writing, or not, or

@@ -9,8 +9,8 @@ from typing import Any
 
 from childproof._janitor import Job, janitor
 
-STUCK_SECONDS = 0.1
-"""An errand that takes longer is given up as soon as others wait behind it."""
+STUCK_SECONDS = 0.5
+"""An errand of many that takes longer is given up: others wait behind it."""
 
 
 class Errand:
@@ -18,15 +18,17 @@ class Errand:
 
     Attributes:
         done: it is over, or can't be had.
+        lost: it can't be had: it took too long, and others waited behind it.
         value: what it returned; `None` if it raised.
 
     """
 
-    __slots__ = ("_function", "done", "unwanted", "value")
+    __slots__ = ("_function", "done", "lost", "unwanted", "value")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
         self.done = False
+        self.lost = False
         self.unwanted = False
         self.value: Any = None
 
@@ -41,7 +43,12 @@ class Errand:
 
 
 class Errands:
-    """A queue of them, which one job of the background thread works off. Used by one thread."""
+    """A queue of them, which one job of the background thread works off. Used by one thread.
+
+    Attributes:
+        refused: no thread could be had the last time.
+
+    """
 
     def __init__(self, at_once: int = 1) -> None:
         """`at_once`: so many are gathered before the thread is woken, unless somebody asks for an answer."""
@@ -52,6 +59,7 @@ class Errands:
         self._begun = 0
         self._running: Errand | None = None
         self._running_since = 0.0
+        self.refused = False
 
     def ask(self, function: Callable[[], Any]) -> Errand:
         """Have `function` called in the background."""
@@ -82,21 +90,26 @@ class Errands:
         return None
 
     def _send(self) -> None:
-        if not self._waiting:
-            return
-        if self._job is not None and not self._job.done.is_set():
-            if self._running is None or monotonic() - self._running_since < STUCK_SECONDS:
-                return
+        if self._is_stuck():
             self._give_up_job()
+        if not self._waiting or (self._job is not None and not self._job.done.is_set()):
+            return
         self._turn += 1
         turn = self._turn
         self._job = janitor.submit(lambda: self._work_off(turn))
-        if self._job.done.is_set() and self._begun != turn:  # no thread can be had
-            while self._waiting:
-                self._waiting.popleft().done = True
+        self.refused = self._job.done.is_set() and self._begun != turn
+        while self.refused and self._waiting:
+            self._waiting.popleft().done = True
+
+    def _is_stuck(self) -> bool:
+        """Whether the one that runs keeps others waiting too long. Who is alone knows himself how long he waits."""
+        running = self._running is not None and self._job is not None and not self._job.done.is_set()
+        return running and self._at_once > 1 and monotonic() - self._running_since >= STUCK_SECONDS
 
     def _give_up_job(self) -> None:
         self._turn += 1
+        if self._running is not None:
+            self._running.lost = self._running.done = True
         if self._job is not None:
             janitor.answer(self._job)
         self._job = self._running = None

@@ -80,6 +80,8 @@ class Search:
             self.until = self._made_at + SEARCH_SECONDS
             self._left = procfs.oldest_first(procfs.pids())
             self._go_on(self._left)
+        else:
+            survey.want(self._links)
 
     def _go_on(self, left: list[int]) -> None:
         """Look for a while, and ask for the names of those who were found in it."""
@@ -110,11 +112,12 @@ class Search:
         if self.until == inf:  # asked for the first time: more of them may be made before the next
             self.until = monotonic() + SEARCH_SECONDS
             return
-        holdings = self._survey.holdings(self._made_at)
-        if holdings is not None:
-            self._left = holdings.of(self._links)
+        holdings, over = self._survey.holdings(self._made_at)
+        left = [pid for pid in holdings.of(self._links) if pid not in self._found] if holdings is not None else []
+        self._go_on(left)
+        if over:
+            self._left = left
             self.until = monotonic() + SEARCH_SECONDS
-            self._go_on(self._left)
 
     def holders(self) -> tuple[Holder, ...]:
         """What was found. A pipe that nobody seems to hold has a holder that /proc hides, or whom there

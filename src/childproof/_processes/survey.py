@@ -10,6 +10,8 @@ from time import monotonic
 from childproof._processes import procfs
 from childproof._processes.census import Census, ticks_now
 from childproof._processes.errands import Errands
+from childproof._processes.inspector import Finder, Wanted
+from childproof._processes.marks import Marks
 
 OLDEST_SECONDS = 0.05
 """How old a census may be in which a tree is looked for the first time, beside `OLDEST_COSTS` times what its
@@ -20,46 +22,57 @@ OLDEST_COSTS = 8
 SLICE_SECONDS = 0.01
 """How long it is looked who has which pipe, at a stretch."""
 
+FEW_PIPES = 64
+"""Up to so many it is cheaper to compare each descriptor with all of them, in C."""
+
 ERRANDS_AT_ONCE = 256
 """So many are gathered before the background thread is woken, unless an answer is asked for before."""
 
 
 class Holdings:
-    """A look at who has which pipe open, a while at a time.
+    """A look at who may write to which of some pipes, a while at a time, the youngest first.
 
     Attributes:
         began: on `time.monotonic`: who had a pipe before and has it still is found.
 
     """
 
-    def __init__(self) -> None:
-        """Nobody has been looked at yet."""
+    def __init__(self, links: Iterable[str]) -> None:
+        """Nobody has been looked at yet. `links`: those of the pipes, as ``pipe:[123]``."""
         self.began = monotonic()
+        self._links = list(links)
+        self._finder = Finder([Wanted(link) for link in self._links]) if len(self._links) <= FEW_PIPES else None
         self._left = procfs.oldest_first(procfs.pids())
         self._pids: dict[str, list[int]] = {}
 
     def go_on(self) -> bool:
-        """Look for a while, at the youngest first; whether it is over."""
+        """Look for a while; whether it is over."""
         until = monotonic() + SLICE_SECONDS
         while self._left:
             pid = self._left.pop()
-            for link in procfs.pipe_links(pid) if pid != os.getpid() else procfs.written_pipes(pid):
+            for link in self._pipes(pid):
                 self._pids.setdefault(link, []).append(pid)
             if monotonic() >= until:
                 break
         return not self._left
 
+    def _pipes(self, pid: int) -> set[str]:
+        if self._finder is not None:
+            return {self._links[item.which] for item in self._finder.of(pid) or () if item.writes}
+        return procfs.pipe_links(pid) if pid != os.getpid() else procfs.written_pipes(pid)
+
     def of(self, links: Iterable[str]) -> list[int]:
-        """Who had any of these, told by their links as ``pipe:[123]``; the oldest first."""
-        return procfs.oldest_first(list({pid for link in links for pid in self._pids.get(link, ())}))
+        """Who of those that have been looked at may have any of these, the oldest first."""
+        found = {pid: None for link in links for pid in self._pids.get(link, ())}
+        return list(reversed(found))
 
 
 class Survey:
-    """See the module. Used by one thread, but for `tokens`.
+    """See the module. Used by one thread.
 
     Attributes:
-        tokens: the marks of strangers, by pid and start, as they were read for one of the trees.
         errands: what is read in the background for them.
+        marks: those of strangers.
 
     """
 
@@ -70,8 +83,9 @@ class Survey:
         self._census: Census | None = None
         self._renewed_at = -inf
         self._holdings: Holdings | None = None
-        self.tokens: dict[tuple[int, int], list[bytes]] = {}
+        self._wanted: set[str] = set()
         self.errands = Errands(ERRANDS_AT_ONCE)
+        self.marks = Marks(self.errands)
 
     def renew(self) -> None:
         """Time has passed: what was read before does not count any more for a tree's first look."""
@@ -88,17 +102,28 @@ class Survey:
         census = self._census
         if census is None or not (self._is_recent(census) if since is None else census.began >= since):
             census = self._census = Census(self._known_sessions(), self._floor)
+            self.marks.keep(census.stranger_keys)
         return census
 
     def _is_recent(self, census: Census) -> bool:
         age = monotonic() - census.began
         return census.began >= self._renewed_at and age < OLDEST_SECONDS + OLDEST_COSTS * census.cost_seconds
 
-    def holdings(self, since: float) -> Holdings | None:
-        """Who has which pipe, if a look at all that was begun after `since`, on `time.monotonic`, is over;
-        else one is gone on with.
+    def want(self, links: Iterable[str]) -> None:
+        """Those pipes will be asked for; by `since` of `holdings` this moment will do."""
+        self._wanted.update(links)
+
+    def holdings(self, since: float) -> tuple[Holdings | None, bool]:
+        """Go on with a look at who has the pipes that were wanted by `since`, on `time.monotonic`.
+
+        Returns:
+            It, or `None` as long as an earlier one is not over, and whether it is over.
+
         """
         holdings = self._holdings
         if holdings is None or (holdings.began < since and holdings.go_on()):
-            holdings = self._holdings = Holdings()
-        return holdings if holdings.began >= since and holdings.go_on() else None
+            holdings = self._holdings = Holdings(self._wanted)
+            self._wanted = set()
+        if holdings.began < since:
+            return None, False
+        return holdings, holdings.go_on()

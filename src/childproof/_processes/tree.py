@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from childproof._processes import procfs
 from childproof._processes.census import Census
 from childproof._processes.errands import Errand, Errands
 from childproof._processes.inspector import Finder, Roll, Wanted, signal_process
+from childproof._processes.marks import Marks
 from childproof._processes.procfs import Process
 from childproof._processes.survey import Survey
 from childproof._result import ProcessInfo
@@ -98,32 +99,6 @@ class Root(Protocol):
         """Signal its process group, if it leads one. 0, or an errno."""
 
 
-class Answers:
-    """What the background has read so far. Whoever asks takes what is there when the time is over."""
-
-    def __init__(self) -> None:
-        self.commands: dict[int, str] = {}
-        self.marked: set[int] = set()
-        self.begun: list[Key] = []
-
-    def read(self, named: list[int], strangers: list[Key], token: bytes, seen: dict[Key, list[bytes]] | None) -> None:
-        """In the background: the command lines of `named`; who of `strangers` has the mark, and theirs.
-        `seen` keeps the marks for other trees.
-        """
-        self.commands.update(procfs.command_lines(named))
-        for key in strangers:
-            pid = key[0]
-            self.begun.append(key)
-            tokens = seen.get(key) if seen is not None else None
-            if tokens is None:
-                tokens = procfs.seen_tokens(pid)
-                if seen is not None and tokens is not None:
-                    seen[key] = tokens
-            if tokens is not None and token in tokens:
-                self.commands.update(procfs.command_lines((pid,)))
-                self.marked.add(pid)
-
-
 def send(process: Process, number: int) -> int:
     """Signal `process` if it still is that process. 0, or an errno."""
     return signal_process(process.identity, number)
@@ -153,19 +128,16 @@ class Tree:
         self._keeper = keeper
         self._survey = survey
         self._errands = Errands() if survey is None else survey.errands
+        self._marks = Marks(self._errands) if survey is None else survey.marks
         self._root = root
         self._evidence = evidence
         self._floor = self._started() if start is None else start
         self._known: dict[Key, Process] = {}
-        self._unknown: set[Key] = set()
         self._errand: Errand | None = None
-        self._answers = Answers()
+        self._named: dict[int, Key] = {}
         self._marked: set[Key] = set()
-        self._strangers: list[Key] = []
-        self._late: set[Key] = set()
+        self._unmarked: Set[Key] = frozenset()
         self._slow = False
-        self.unread = False
-        self._asked: dict[int, Key] = {}
         self._roll = Roll([])
         self._finder = Finder([Wanted(link) for link in evidence.pipes])
         self._service = 0
@@ -235,20 +207,26 @@ class Tree:
         inside: dict[int, Process] = {}
         pinned = self._is_pinned()
         family.grow(inside, self._told(census, pinned), self._floor)
-        strangers = census.strangers(self._floor)
-        if not pinned:  # then its session is no session that tells
-            strangers = strangers + [p for p in census.led_by(self._root.pid) if p.alive and p.start >= self._floor]
-        spared = self._root.supervisors
-        strangers = [process for process in strangers if process.pid not in inside and process.pid not in spared]
+        others = [process for process in self._others(census, pinned) if process.pid not in inside]
         if self._evidence.pipes:
-            some = strangers
-            if self._survey is not None:
-                holders = census.holders_of(self._evidence.pipes)
-                some = [process for process in strangers if process.pid in holders or not pinned]
-            family.grow(inside, [process for process in some if self._holds_pipe(process, census)], self._floor)
+            family.grow(inside, [process for process in others if self._holds_pipe(process, census)], self._floor)
         self._known.update((process.key, process) for process in inside.values())
-        self._unknown = {process.key for process in strangers if process.pid not in inside}
+        if self._survey is None or not pinned:
+            self._unmarked = {process.key for process in others if process.pid not in inside}
+        else:
+            self._unmarked = census.stranger_keys
         return [process for process in family.in_order(inside) if process.alive]
+
+    def _others(self, census: Census, pinned: bool) -> list[Process]:
+        """Who may have one of the pipes open."""
+        spared, floor = self._root.supervisors, self._floor
+        if self._survey is not None and pinned:
+            found = census.holders_of(self._evidence.pipes)
+        else:
+            found = census.strangers
+            if not pinned:  # then its session is no session that tells
+                found = [*found, *(process for process in census.led_by(self._root.pid) if process.alive)]
+        return [process for process in found if process.start >= floor and process.pid not in spared]
 
     def _is_pinned(self) -> bool:
         """Whether the root's number is nobody else's: it has not been reaped, or somebody whom we know
@@ -309,39 +287,44 @@ class Tree:
         """Ask for names and marks of who is new; whether there was anything to ask."""
         # Once something took too long names are not asked for any more: they would hold up the marks.
         named = [] if self._slow else [p for p in members if p.key not in self.commands]
-        strangers = list(self._unknown - self._late) if self._evidence.token is not None else []
-        self.unread = False
-        if not named and not strangers:
-            return False
-        self._asked = {key[0]: key for key in (*(p.key for p in named), *strangers)}
-        self._answers = answers = Answers()
-        self._strangers = strangers
-        pids, candidates, token = [p.pid for p in named], strangers, self._evidence.token or b""
-        seen = self._survey.tokens if self._survey is not None else None
-        self._errand = self._errands.ask(lambda: answers.read(pids, candidates, token, seen))
-        return True
+        if named:
+            pids = [process.pid for process in named]
+            self._named = {process.pid: process.key for process in named}
+            self._errand = self._errands.ask(lambda: procfs.command_lines(pids))
+        if self._evidence.token is not None:
+            self._marks.ask(self._unmarked)
+        return bool(named) or self._marks.pending
 
     def answered(self) -> bool:
         """Whether the answer has come."""
-        return self._errand is None or self._errands.answered(self._errand)
+        named = self._errand is None or self._errands.answered(self._errand)
+        return self._marks.answered() and named
 
     def take_answer(self) -> bool:
         """Take it; what has not come is not waited for any longer. Whether it tells of a member who was
         not known.
         """
-        if self._errand is None:
-            return False
-        begun = list(self._answers.begun)
-        if not self._errand.done:
-            self._slow = True
-            self._late.update(begun[-1:])  # whose file may never come
-            self.unread = len(begun) < len(self._strangers)
-        self._errands.take(self._errand)
-        self._errand = None
-        commands, marked = dict(self._answers.commands), set(self._answers.marked)
-        self.commands.update((self._asked[pid], line) for pid, line in commands.items())
-        self._marked.update(self._asked[pid] for pid in marked)
-        return bool(marked)
+        hung = self._errand is not None and (self._errand.lost or not self._errand.done)
+        self._slow = self._slow or hung
+        if self._errand is not None:
+            commands: dict[int, str] = self._errands.take(self._errand) or {}
+            self.commands.update((self._named[pid], line) for pid, line in commands.items())
+            self._errand = None
+        if self._survey is None and self._marks.pending and not hung:  # it was not held up by the names
+            self._marks.give_up()
+        return self._take_marks()
+
+    def _take_marks(self) -> bool:
+        marks, token = self._marks, self._evidence.token
+        new = marks.of(token).difference(self._known, self._marked) if token is not None else set()
+        self._marked |= new
+        self.commands.update((key, marks.commands[key]) for key in new if key in marks.commands)
+        return bool(new)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are marks that have not been come to."""
+        return self._marks.unread
 
     def root_runs(self) -> bool:
         """Whether the root has not ended, or at least can't be reaped. Needs no /proc."""
