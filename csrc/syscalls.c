@@ -3,6 +3,9 @@
  * numbers of the machine that this is compiled for.
  */
 #include <stddef.h>
+#ifdef __linux__
+#include <sys/syscall.h> /* the portable build, which makes no raw call, lacks it */
+#endif
 
 #include "internal.h"
 

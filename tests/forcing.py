@@ -28,6 +28,15 @@ if not os.path.exists("/proc/self/fd"):  # then it fails, as it should: see test
 if _spawner.PORTABLE:  # there is nothing else to force
     WAYS = {name: WAYS[name] for name in ("fork", "rlimit")}
 
+linux_build = pytest.mark.skipif(_spawner.PORTABLE, reason="the portable build has fork and the loop only")
+"""For tests of the ways that it lacks."""
+
+
+def of_linux(*ways: str) -> list[Any]:
+    """Parameters of a test that the portable build lacks."""
+    return [pytest.param(way, marks=linux_build) for way in ways]
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "die_with_parent": {"die_with_parent": True},
 }

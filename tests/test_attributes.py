@@ -16,11 +16,10 @@ import pytest
 import childproof
 from childproof import Outcome, _spawner
 from conftest import program
-from forcing import every_way  # noqa: F401  # a fixture
+from forcing import every_way, linux_build  # noqa: F401  # one is a fixture
 
 NAMES = sorted(name[7:].lower() for name in dir(resource) if name.startswith("RLIMIT_"))
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-linux_build = pytest.mark.skipif(_spawner.PORTABLE, reason="the portable build has fork and the loop only")
 
 
 def tell(expression: str, **options: Any) -> Any:

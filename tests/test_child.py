@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import variants
+from forcing import of_linux
 
 if os.uname().machine != "x86_64":
     pytest.skip("the tracer reads the registers of x86_64", allow_module_level=True)
@@ -67,7 +68,7 @@ def _trace(tools: Path, environment: dict[str, str]) -> tuple[int, list[tuple[in
     return done.returncode, [(int(a), int(b), int(c)) for a, b, c in found]
 
 
-@pytest.mark.parametrize("start", ["clone", "vfork"])
+@pytest.mark.parametrize("start", of_linux("clone", "vfork"))
 def test_the_child_runs_our_code_only_and_writes_on_its_block_only(tools: Path, start: str) -> None:
     """No instruction of libc's, no byte of the parent's memory but the block's, thread-local storage
     included.
@@ -104,7 +105,7 @@ def _outcomes(environment: dict[str, str], tools: Path) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("start", ["clone", "vfork", "fork"])
+@pytest.mark.parametrize("start", [*of_linux("clone", "vfork"), "fork"])
 def test_the_child_allocates_nothing(tools: Path, start: str) -> None:
     """Under a malloc that ends whoever calls it in another process than the one that loaded it."""
     assert _outcomes({**os.environ, "CHILDPROOF_START": start}, tools) == str(["EXITED"] * 3)

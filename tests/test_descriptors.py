@@ -14,7 +14,7 @@ import pytest
 import childproof
 from childproof import Outcome, _spawner
 from conftest import descriptors, program
-from forcing import WAYS, every_way  # noqa: F401  # a fixture
+from forcing import WAYS, every_way, linux_build  # noqa: F401  # one is a fixture
 
 
 @pytest.fixture
@@ -140,6 +140,7 @@ def test_too_few_descriptors(no_holes: int) -> None:
     assert outcomes[-1] is Outcome.EXITED
 
 
+@linux_build
 def test_the_rung_is_the_one_that_was_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forcing is visible, so that no test of a rung tests another."""
     from childproof._spawner import Child

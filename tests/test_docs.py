@@ -15,6 +15,7 @@ import pytest
 
 import childproof
 from childproof._exchange import State
+from forcing import linux_build
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -138,6 +139,7 @@ def _traced(path: Path) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here")
+@linux_build
 def test_the_life_of_a_run_is_as_it_is_drawn(tmp_path: Path) -> None:
     """The table's system calls are those that strace shows: the child's up to its exec in just that order, the
     parent's as a set, since poll and read depend on who is faster.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from forcing import of_linux
+
 CHILDREN = Path(__file__).with_name("children.py")
 
 HOST = """
@@ -45,13 +47,13 @@ def _descriptors(prepare: str, closing: str) -> str:
     return done.stdout.strip() + done.stderr
 
 
-@pytest.mark.parametrize("closing", ["close_range", "proc", "rlimit"])
+@pytest.mark.parametrize("closing", [*of_linux("close_range", "proc"), "rlimit"])
 def test_a_limit_lowered_below_what_is_open(closing: str) -> None:
     """Both limits are 40 and 300 and 900 are open: the child has 0, 1, 2 and nothing else."""
     assert _descriptors(LOWERED, closing) == "[0, 1, 2]"
 
 
-@pytest.mark.parametrize("closing", ["close_range", "proc", "rlimit"])
+@pytest.mark.parametrize("closing", [*of_linux("close_range", "proc"), "rlimit"])
 def test_15000_descriptors(closing: str) -> None:
     """They are open and inheritable; the child has 0, 1, 2 and nothing else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -15,7 +15,7 @@ from conftest import is_alive
 
 EXAMPLES = '''
 """Tests of somebody else's: what each is called says what must come of it."""
-import os, signal, subprocess, sys, threading, time
+import os, select, signal, subprocess, sys, threading, time
 import pytest
 import childproof
 
@@ -26,6 +26,21 @@ def server():
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
+
+class EventLoop:
+    def __init__(self):
+        self.epoll = select.epoll()
+
+    def open_anew(self):
+        old = self.epoll
+        self.epoll = select.epoll()
+        old.close()
+
+@pytest.fixture(scope="module")
+def event_loop():
+    loop = EventLoop()
+    yield loop
+    loop.epoll.close()
 
 def test_good(server, tmp_path):
     childproof.run("true")
@@ -52,6 +67,12 @@ def test_good_with_the_helper_of_multiprocessing():
     memory = shared_memory.SharedMemory(create=True, size=1)
     memory.close()
     memory.unlink()
+
+def test_good_since_the_event_loop_is_only_opened_anew(event_loop):
+    event_loop.open_anew()
+
+def test_bad_event_loop(event_loop):
+    kept.append(select.epoll())
 
 def test_bad_descriptor_open():
     kept.append(os.open("/etc/passwd", os.O_RDONLY))
@@ -89,6 +110,7 @@ def test_good_in_the_end():
 '''
 
 EXPECTED = {
+    "test_bad_event_loop": r"descriptors that were not open before: \d+ \(anon_inode:\[eventpoll\]\)$",
     "test_bad_descriptor_open": r"descriptors that were not open before: \d+ \(/etc/passwd\)",
     "test_bad_descriptor_closed": r"that are open no more: \d+ \(/etc/passwd\)",
     "test_bad_child": r"children that are not reaped: pid \d+ \(sleep 601\)",

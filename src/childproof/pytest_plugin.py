@@ -10,7 +10,7 @@ or on the command line ``pytest -p childproof.pytest_plugin``. Then around each 
 included, what this process has is compared:
 
 =============== ==============================================================================
-``descriptors`` what is open, and what each is
+``descriptors`` what is open, and what each is; of epolls, eventfds and the like how many
 ``children``    the children of this process, zombies among them
 ``processes``   those that descend from the test and run on, though they lost their parent
 ``threads``     Python's threads
@@ -160,6 +160,16 @@ def _marked(token: bytes) -> set[int]:
 # ---- the comparison ----
 
 
+def _pair_off(new: dict[int, str], gone: dict[int, str]) -> None:
+    """Take out of both what has nothing but its kind, as epolls and eventfds, and has only changed its number: a
+    library may open its event loop anew after a fork.
+    """
+    for fd, what in list(gone.items()):
+        same = [other for other, that in new.items() if that == what]
+        if what.startswith("anon_inode:") and same:
+            del new[same[0]], gone[fd]
+
+
 class _Marked:
     """The environment variable by which the test's processes are found, while a with block lasts."""
 
@@ -196,8 +206,11 @@ class Snapshot:
 
     def _descriptors_left(self) -> str:
         now, before = descriptors(), self._descriptors
-        more = [f"{fd} ({what})" for fd, what in sorted(now.items()) if before.get(fd) != what]
-        fewer = [f"{fd} ({what})" for fd, what in sorted(before.items()) if fd not in now]
+        new = {fd: what for fd, what in sorted(now.items()) if before.get(fd) != what}
+        gone = {fd: what for fd, what in sorted(before.items()) if now.get(fd) != what}
+        _pair_off(new, gone)
+        more = [f"{fd} ({what})" for fd, what in new.items()]
+        fewer = [f"{fd} ({what})" for fd, what in gone.items() if fd not in now]
         return "; ".join(
             f"{what}: {', '.join(fds)}"
             for what, fds in (("descriptors that were not open before", more), ("that are open no more", fewer))
