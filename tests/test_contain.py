@@ -124,6 +124,7 @@ def kill_host(host: subprocess.Popen[str]) -> None:
 # ---- die_with_parent: the host's death ----
 
 
+@pytest.mark.needs_proc
 def test_the_tree_dies_with_the_host(sleepers: Sleepers, start_host: Start) -> None:
     """Within a second of the host's SIGKILL nobody is left, whatever they did to get away."""
     host = start_host("childproof.run(sys.argv[1], **options)", family(sleepers.sleep) + "wait", die_with_parent=True)
@@ -393,6 +394,7 @@ def test_those_without_evidence_die_at_the_deadline(sleepers: Sleepers) -> None:
     assert result.contained == Contained("session", proven=True)
 
 
+@pytest.mark.needs_proc
 def test_a_supervisor_that_dies(sleepers: Sleepers) -> None:
     """The status is reported lost, and what can be found of the tree is killed."""
     began = time.monotonic()
@@ -422,6 +424,7 @@ def test_a_supervisor_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.error.stage == "supervisor"
 
 
+@pytest.mark.needs_proc
 def test_an_interrupted_run_leaves_nobody(sleepers: Sleepers) -> None:
     """An exception kills tree and supervisor before it propagates."""
 
