@@ -36,6 +36,7 @@ def by_command(result: childproof.Result[Any]) -> dict[str, Examined]:
     return {examined.command: examined for examined in result.autopsy}
 
 
+@pytest.mark.needs_proc
 def test_it_tells_what_each_is_blocked_in(tmp_path: Path) -> None:
     """The system call, with the pipe that is read, and the child that is waited for."""
     os.mkfifo(tmp_path / "fifo")
@@ -55,6 +56,7 @@ def test_it_tells_what_each_is_blocked_in(tmp_path: Path) -> None:
     assert {info.pid for info in result.killed} == {examined.pid for examined in result.autopsy}
 
 
+@pytest.mark.needs_proc
 def test_it_tells_who_uses_the_processor() -> None:
     """The time that it has used, and that it is not blocked."""
     (examined,) = childproof.run(["sh", "-c", "while :; do :; done"], timeout=2, autopsy=True).autopsy
@@ -63,6 +65,7 @@ def test_it_tells_who_uses_the_processor() -> None:
     assert examined.cpu > 0.1
 
 
+@pytest.mark.needs_proc
 def test_it_tells_who_holds_which_pipe() -> None:
     """By stream and descriptor, also who has left the session; nobody for a closed one."""
     script = "setsid sleep 600 2>/dev/null & exec sleep 601 >&- 7>&2"
@@ -71,6 +74,7 @@ def test_it_tells_who_holds_which_pipe() -> None:
     assert found["sleep 601"].held == (("stdin", 0), ("stderr", 2), ("stderr", 7))
 
 
+@pytest.mark.needs_proc
 def test_the_threads_of_one_process() -> None:
     """What several wait in is told together."""
     script = (
@@ -83,6 +87,7 @@ def test_the_threads_of_one_process() -> None:
     assert sorted(examined.waits_in.split(", ")) == ["clock_nanosleep x 3", "futex"]
 
 
+@pytest.mark.needs_proc
 def test_it_is_taken_before_anybody_is_signalled() -> None:
     """With a grace too: who obeys SIGTERM is in the picture, blocked in what it was at."""
     began = time.monotonic()
@@ -111,6 +116,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     release.set()
 
 
+@pytest.mark.needs_proc
 @pytest.mark.usefixtures("stuck")
 def test_it_does_not_hold_up_the_killing() -> None:
     """Where the system call can't be read the rest is told, and the promise is kept."""
@@ -124,6 +130,7 @@ def test_it_does_not_hold_up_the_killing() -> None:
     assert [len(examined.held) for examined in result.autopsy] == [2, 2]
 
 
+@pytest.mark.needs_proc
 def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then names are in brackets, and the rest is there."""
     from childproof._janitor import janitor
@@ -148,6 +155,7 @@ def test_an_interrupt_in_the_autopsy_kills_the_tree(monkeypatch: pytest.MonkeyPa
         childproof.run("sleep 600; sleep 600", timeout=0.2, autopsy=True)
 
 
+@pytest.mark.needs_proc
 def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """One line for each process, in which no secret stands and no line can be forged."""
     result = childproof.run(["sh", "-c", "sleep 600; echo hush\nforged"], timeout=1, autopsy=True, secrets=["hush"])
@@ -159,6 +167,7 @@ def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert not any("hush" in line or "\n" in line for line in lines)
 
 
+@pytest.mark.needs_proc
 def test_it_pickles() -> None:
     """With the whole Result."""
     result = childproof.run(["sleep", "600"], timeout=0.2, autopsy=True)
@@ -166,6 +175,7 @@ def test_it_pickles() -> None:
     assert pickle.loads(pickle.dumps(result)).autopsy == result.autopsy
 
 
+@pytest.mark.needs_proc
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -212,6 +222,7 @@ def cli(*args: str | int, code: int = 0) -> str:
     return (done.stdout or done.stderr).decode()
 
 
+@pytest.mark.needs_proc
 def test_run_with_an_autopsy() -> None:
     """On stderr behind the sentence about the deadline; in JSON all of it."""
     text = cli("run", "--autopsy", "--timeout", "1", "sleep 600; echo", code=124)
@@ -252,6 +263,7 @@ def _is_ours(pid: int, root: int) -> bool:
     return procfs.has_mark(pid, os.environ["CHILDPROOF_RUN"].encode())
 
 
+@pytest.mark.needs_proc
 def test_tree(tree: int) -> None:
     """Each with the evidence by which the deadline would find it."""
     assert wait_until(lambda: "sleep 605" in cli("tree", tree))
@@ -274,6 +286,7 @@ def test_tree(tree: int) -> None:
     assert found["sleep 600"]["state"] == "S"
 
 
+@pytest.mark.needs_proc
 def test_tree_as_a_table(tree: int) -> None:
     """Children are indented under their parents."""
     assert wait_until(lambda: "sleep 605" in cli("tree", tree))
@@ -290,6 +303,7 @@ def test_tree_of_nobody() -> None:
     assert "invalid int" in cli("tree", "x", code=2)
 
 
+@pytest.mark.needs_proc
 def test_tree_of_an_ancestor_does_not_show_itself() -> None:
     """The process that looks is no part of what it looks at."""
     answer = json.loads(cli("tree", "--json", os.getpid()))

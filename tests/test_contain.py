@@ -124,6 +124,7 @@ def kill_host(host: subprocess.Popen[str]) -> None:
 # ---- die_with_parent: the host's death ----
 
 
+@pytest.mark.needs_proc
 def test_the_tree_dies_with_the_host(sleepers: Sleepers, start_host: Start) -> None:
     """Within a second of the host's SIGKILL nobody is left, whatever they did to get away."""
     host = start_host("childproof.run(sys.argv[1], **options)", family(sleepers.sleep) + "wait", die_with_parent=True)
@@ -132,6 +133,7 @@ def test_the_tree_dies_with_the_host(sleepers: Sleepers, start_host: Start) -> N
     assert wait_until(sleepers.gone, 1 + SLACK_SECONDS)
 
 
+@pytest.mark.needs_proc
 def test_without_it_the_tree_lives(sleepers: Sleepers, start_host: Start) -> None:
     """The control: a host that is killed takes nobody along."""
     host = start_host("childproof.run(sys.argv[1], **options)", family(sleepers.sleep) + "wait")
@@ -156,6 +158,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.needs_proc
 def test_the_end_of_the_thread_that_started_it_is_not_the_hosts(sleepers: Sleepers, start_host: Start) -> None:
     """PR_SET_PDEATHSIG would fire when the thread ends; the command lives until the host does."""
     host = start_host(IN_A_THREAD, family(sleepers.sleep) + "wait", die_with_parent=True)
@@ -177,6 +180,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.needs_proc
 def test_leftovers_die_with_the_host(sleepers: Sleepers, start_host: Start) -> None:
     """The command has ended, its Result is there, its thread is over: what it left dies with the host."""
     host = start_host(LEFTOVERS, family(sleepers.sleep), die_with_parent=True)
@@ -224,6 +228,7 @@ childproof.run(sys.argv[1], **options)
 """
 
 
+@pytest.mark.needs_proc
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="a raw fork by its number on x86_64")
 def test_a_raw_copy_of_the_host_does_not_keep_the_tree(sleepers: Sleepers, start_host: Start) -> None:
     """A fork that bypasses libc holds the control socket for life; the host's pidfd tells its end."""
@@ -276,6 +281,7 @@ def test_failures_are_told_as_without() -> None:
         assert (result.code, result.outcome) == (126, Outcome.NOT_STARTED)
 
 
+@pytest.mark.needs_proc
 def test_attributes_are_the_commands(tmp_path: Path) -> None:
     """Limits, umask, niceness, directory, environment and descriptors are the command's, as asked for; the
     supervisor, which one process or one second of CPU would end, has none of them.
@@ -325,6 +331,7 @@ def test_the_pidfd_is_the_commands(options: dict[str, Any]) -> None:
         assert child.result(60).code == -signal.SIGTERM
 
 
+@pytest.mark.needs_proc
 def test_no_session() -> None:
     """new_session=False leaves the command in the host's session and group, and the supervisor too."""
     result = childproof.run("ps -o pgid=,sid= -p $$", die_with_parent=True, new_session=False)
@@ -353,6 +360,7 @@ def supervisors() -> list[int]:
     return [pid for pid in children() if "_supervisor" in (procfs.command_line(pid) or "")]
 
 
+@pytest.mark.needs_proc
 def test_the_supervisor_stays_with_leftovers(sleepers: Sleepers) -> None:
     """It lives on as long as they do, holding nothing of theirs, and is reaped when they have ended."""
     result = childproof.run(f"{sleepers.sleep} & echo $!", die_with_parent=True)
@@ -368,6 +376,7 @@ def test_the_supervisor_stays_with_leftovers(sleepers: Sleepers) -> None:
     assert wait_until(lambda: not supervisors() and not janitor.busy())
 
 
+@pytest.mark.needs_proc
 def test_leftovers_can_be_killed_and_that_is_proven(sleepers: Sleepers) -> None:
     """leftovers="kill" finds all of them, since all descend from the supervisor."""
     result = childproof.run(family(sleepers.sleep) + "sleep 0.5", die_with_parent=True, leftovers="kill")
@@ -376,6 +385,7 @@ def test_leftovers_can_be_killed_and_that_is_proven(sleepers: Sleepers) -> None:
     assert result.contained == Contained("session", proven=True)
 
 
+@pytest.mark.needs_proc
 def test_those_without_evidence_die_at_the_deadline(sleepers: Sleepers) -> None:
     """No session, no mark, no pipe, no parent: with a supervisor they are found all the same."""
     result = childproof.run(family(sleepers.sleep) + "wait; sleep 600", die_with_parent=True, timeout=2)
@@ -384,6 +394,7 @@ def test_those_without_evidence_die_at_the_deadline(sleepers: Sleepers) -> None:
     assert result.contained == Contained("session", proven=True)
 
 
+@pytest.mark.needs_proc
 def test_a_supervisor_that_dies(sleepers: Sleepers) -> None:
     """The status is reported lost, and what can be found of the tree is killed."""
     began = time.monotonic()
@@ -413,6 +424,7 @@ def test_a_supervisor_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.error.stage == "supervisor"
 
 
+@pytest.mark.needs_proc
 def test_an_interrupted_run_leaves_nobody(sleepers: Sleepers) -> None:
     """An exception kills tree and supervisor before it propagates."""
 
@@ -440,6 +452,7 @@ def test_a_copy_of_the_host_does_not_keep_the_tree(sleepers: Sleepers) -> None:
     os.waitpid(pid, 0)
 
 
+@pytest.mark.needs_proc
 def test_many_at_once() -> None:
     """Nothing is left of 100 of them, of which every other fails to start."""
     for i in range(100):
@@ -447,6 +460,7 @@ def test_many_at_once() -> None:
         assert result.code == (0 if i % 2 else 127)
 
 
+@pytest.mark.needs_proc
 def test_few_descriptors_in_the_supervisor() -> None:
     """A supervisor that can't do its work says so; nothing is half started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -497,6 +511,7 @@ ESCAPES: dict[str, Callable[[Sleepers], tuple[Any, int]]] = {
 }
 
 
+@pytest.mark.needs_proc
 @pytest.mark.parametrize(("options", "kind"), COMPLETE.values())
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_none_is_left(escape: str, options: dict[str, Any], kind: str, sleepers: Sleepers) -> None:
@@ -512,6 +527,7 @@ def test_none_is_left(escape: str, options: dict[str, Any], kind: str, sleepers:
     assert before <= {info.pid for info in result.killed}
 
 
+@pytest.mark.needs_proc
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_a_session_claims_nobody_dead_whom_it_has_not_seen(escape: str, sleepers: Sleepers) -> None:
     """By session, ancestry, mark and pipes not everybody is found; it says that nothing is proven."""
@@ -664,6 +680,7 @@ print(result.code, result.error.stage, result.error.strerror)
 """
 
 
+@pytest.mark.needs_proc
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 def test_an_unprivileged_host() -> None:
     """Where the cgroup is somebody else's: auto does without, and cgroup says why not."""
@@ -765,6 +782,7 @@ def test_what_dead_hosts_have_left_is_removed(monkeypatch: pytest.MonkeyPatch) -
 # ---- pidns ----
 
 
+@pytest.mark.needs_proc
 @needs_pidns
 def test_a_pid_namespace_of_its_own() -> None:
     """The command sees itself, its init and nobody else; `pid` is what this process sees."""
@@ -780,6 +798,7 @@ def test_a_pid_namespace_of_its_own() -> None:
     assert result.usage is not None
 
 
+@pytest.mark.needs_proc
 @needs_pidns
 @pytest.mark.parametrize("command", STUBBORN.values(), ids=STUBBORN.keys())
 def test_stubborn_commands_in_a_pid_namespace(command: str) -> None:
@@ -801,6 +820,7 @@ def test_failures_in_a_pid_namespace() -> None:
     assert (result.code, result.error.stage) == (125, "chdir")
 
 
+@pytest.mark.needs_proc
 @needs_pidns
 def test_a_pid_namespace_dies_with_the_host(sleepers: Sleepers, start_host: Start) -> None:
     """Its init does, and everybody with it."""
@@ -810,6 +830,7 @@ def test_a_pid_namespace_dies_with_the_host(sleepers: Sleepers, start_host: Star
     assert wait_until(sleepers.gone, 1 + SLACK_SECONDS)
 
 
+@pytest.mark.needs_proc
 @needs_pidns
 def test_leftovers_in_a_pid_namespace(sleepers: Sleepers) -> None:
     """They live on, and so does their init, until they have ended."""
@@ -820,6 +841,7 @@ def test_leftovers_in_a_pid_namespace(sleepers: Sleepers) -> None:
     assert wait_until(lambda: not supervisors())
 
 
+@pytest.mark.needs_proc
 @needs_pidns
 def test_the_death_of_the_init_is_everybodys(sleepers: Sleepers) -> None:
     """Killed from outside it takes all along; the command's status is lost, and that nobody is left is proven."""

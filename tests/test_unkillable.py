@@ -24,6 +24,8 @@ from childproof._processes import procfs, tree
 from conftest import SLACK_SECONDS, children, is_alive, stop, wait_until
 from forcing import every_way  # noqa: F401  # a fixture
 
+pytestmark = pytest.mark.needs_proc  # all of it: they look at the state of processes
+
 
 def background_threads() -> int:
     """How many there are."""
