@@ -9,12 +9,22 @@
 #include "internal.h"
 
 
+/* macOS counts bytes, see its getrusage(2). */
+static long peak_kib(const struct rusage *usage)
+{
+#ifdef __APPLE__
+    return usage->ru_maxrss / 1024;
+#else
+    return usage->ru_maxrss;
+#endif
+}
+
 /* Frees the block: the child has left it, or never had it. */
 static void settled(struct cp_child *child, int state)
 {
     struct rusage usage;
     if (state == CP_STARTED && getrusage(RUSAGE_SELF, &usage) == 0)
-        child->host_rss_kib = usage.ru_maxrss;
+        child->host_rss_kib = peak_kib(&usage);
     cp_lock();
     child->state = state;
     cp_close_fd(&child->fd[CP_REPORT]);
@@ -98,22 +108,33 @@ static int own_pid(const struct cp_child *child)
     return child->supervised ? child->supervisor : child->pid;
 }
 
-#if CP_PORTABLE
-static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
-                     struct rusage *usage)
+static void fill(siginfo_t *info, int pid, int status)
 {
-    (void)usage;
-    memset(info, 0, sizeof *info);
-    return cp_result(waitid(P_PID, (id_t)own_pid(child), info, options | WEXITED | WNOHANG));
+    info->si_pid = pid;
+    info->si_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
+    info->si_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 }
 
+#if CP_PORTABLE
+/* wait4 is no POSIX, but macOS and the BSDs have it, and it alone tells the usage. */
 static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
                           struct rusage *usage)
 {
-    (void)child;
-    (void)info;
-    (void)usage;
-    return -ECHILD;
+    int status;
+    long r = cp_result(wait4(own_pid(child), &status, WNOHANG, usage));
+    if (r <= 0)
+        return r;
+    fill(info, own_pid(child), status);
+    return 0;
+}
+
+static long wait_for(const struct cp_child *child, siginfo_t *info, int options,
+                     struct rusage *usage)
+{
+    memset(info, 0, sizeof *info);
+    if (usage)
+        return wait_by_wait4(child, info, usage);
+    return cp_result(waitid(P_PID, (id_t)own_pid(child), info, options | WEXITED | WNOHANG));
 }
 #else
 #define CP_P_PIDFD 3
@@ -142,9 +163,7 @@ static long wait_by_wait4(const struct cp_child *child, siginfo_t *info,
     long r = cp_raw4(SYS_wait4, own_pid(child), &status, WNOHANG, usage);
     if (r <= 0)
         return r;
-    info->si_pid = own_pid(child);
-    info->si_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
-    info->si_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+    fill(info, own_pid(child), status);
     return 0;
 }
 #endif
@@ -258,12 +277,10 @@ int cp_reap_own(struct cp_child *child)
     child->status_known = 1;
     child->exited = info.si_code == CLD_EXITED;
     child->status = info.si_status;
-    if (CP_PORTABLE)
-        return 1;
     child->has_usage = 1;
     child->user_s = seconds(&usage.ru_utime);
     child->system_s = seconds(&usage.ru_stime);
-    child->max_rss_kib = usage.ru_maxrss;
+    child->max_rss_kib = peak_kib(&usage);
     return 1;
 }
 

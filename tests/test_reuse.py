@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from childproof._spawner import PORTABLE
+
 ROUNDS = 100
 AT_MOST_SECONDS = 300
 
@@ -112,6 +114,7 @@ for round in range({ROUNDS}):
     assert set(answer["other"]) == {3}, "ESRCH"
 
 
+@pytest.mark.skipif(PORTABLE, reason="without pidfds a child that another wait took is like one that has its number")
 def test_the_child_was_reaped_and_its_number_given_anew() -> None:
     """Somebody else has reaped the child and a stranger has its number, as a pid, session and group. The
     deadline kills the child's tree, of which a member is left, and not the stranger.
@@ -240,7 +243,7 @@ for disabled in (0, _spawner.FEATURES["pidfd"]):
             answer["untouched"] += tree.send(seen, signal.SIGUSR1) != 0
 """)
     assert answer["other"] == []
-    assert (answer["rounds"], answer["untouched"]) == (6, 9)
+    assert (answer["rounds"], answer["untouched"]) == (6, 6 if PORTABLE else 9)  # the portable build has no pidfds
 
 
 def test_the_facility_is_named() -> None:

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import childproof
+from forcing import of_linux
 
 HOST = """
 import json, signal, sys
@@ -38,7 +39,7 @@ program's own children from it.
 IGNORABLE = set(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP, 32, 33}
 
 
-@pytest.mark.parametrize("start", ["clone", "vfork", "fork"])
+@pytest.mark.parametrize("start", [*of_linux("clone", "vfork"), "fork"])
 @pytest.mark.parametrize("kind", ["default", "ignored", "handled"])
 def test_all_dispositions_and_the_mask(start: str, kind: str) -> None:
     """What is ignored stays so, but for three; nothing is caught; what the caller blocks is blocked. In a

@@ -133,6 +133,7 @@ long cpf_syscall(long n, long a, long b, long c, long d, long e);
 #define recvmsg(...) CPF_LIBC(ssize_t, "recvmsg", -1, recvmsg(__VA_ARGS__))
 #define kill(...) CPF_LIBC(int, "kill", -1, kill(__VA_ARGS__))
 #define waitid(...) CPF_LIBC(int, "waitid", -1, waitid(__VA_ARGS__))
+#define wait4(...) CPF_LIBC(int, "wait4", -1, wait4(__VA_ARGS__))
 #define getrusage(...) CPF_LIBC(int, "getrusage", -1, getrusage(__VA_ARGS__))
 #define getrlimit(...) CPF_LIBC(int, "prlimit64", -1, getrlimit(__VA_ARGS__))
 #define setrlimit(...) CPF_LIBC(int, "prlimit64", -1, setrlimit(__VA_ARGS__))
