@@ -154,13 +154,22 @@ def short_verdict(series: Series) -> str:
     return " + ".join(words)
 
 
+def _word(verdict: Verdict) -> str:
+    if verdict.ratio is None:
+        return ""
+    if verdict.met:
+        return "met"
+    if not verdict.target.checked:
+        return "missed; not checked"
+    return "missed, by less than 25 %" if verdict.tolerated else "missed"
+
+
 def of_verdicts(verdicts: Sequence[Verdict]) -> Table:
     """The table of the targets."""
     rows = []
     for verdict in verdicts:
-        word = "met" if verdict.met else "missed, by less than 25 %" if verdict.tolerated else "missed"
         measured = ratio(verdict.ratio) or "not measured"
-        rows.append([verdict.target.text, f"≤ {verdict.target.limit:.2f}", measured, word if verdict.ratio else ""])
+        rows.append([verdict.target.text, f"≤ {verdict.target.limit:.2f}", measured, _word(verdict)])
     below = [
         "medians of the ratios of each round, with 95 % intervals;"
         f" --check fails where a median is above {TOLERANCE:g} times its target"
