@@ -8,8 +8,9 @@
 #include "internal.h"
 
 enum { OUT, ERR, END, WATCHED };
-#define EXEC_MS 20   /* how often the exec is looked for, which no descriptor tells */
-#define LOOK_MS 2000 /* and the end, which a pidfd that the host has closed does not */
+#define EXEC_MS 5       /* when the exec is looked for, which no descriptor tells; */
+#define LATE_EXEC_MS 50 /* how often at last, if it does not come; */
+#define LOOK_MS 2000    /* how often the end is, which a pidfd that the host has closed does not tell */
 
 /* Rounded up, since a wait that ends early by a fraction would spin through the
  * last one. */
@@ -72,12 +73,14 @@ static int wait_once(struct cp_child *child, struct cp_caught *caught, int milli
 int cp_follow(struct cp_child *child, struct cp_caught *caught, double deadline)
 {
     int news = CP_NEWS_NONE;
+    int pause = EXEC_MS;
     if (child->fd[CP_PIDFD] < 0)
         return CP_NEWS_TROUBLE;
     while (news == CP_NEWS_NONE) {
-        int most = child->state == CP_SPAWNING ? EXEC_MS : LOOK_MS;
+        int most = child->state == CP_SPAWNING ? pause : LOOK_MS;
         int left = milliseconds_until(deadline);
         news = wait_once(child, caught, left < most ? left : most);
+        pause = 2 * pause < LATE_EXEC_MS ? 2 * pause : LATE_EXEC_MS;
     }
     return news;
 }

@@ -103,13 +103,13 @@ def _run_many(task: Task) -> Runner:
     return run
 
 
-XARGS, SUBPROCESS, OURS = "xargs -P", "threads, subprocess.run", "childproof.run_many"
+XARGS, SUBPROCESS, ASYNCIO, OURS = "xargs -P", "threads, subprocess.run", "asyncio", "childproof.run_many"
 THREADS = (
     Contender(SUBPROCESS, "ThreadPoolExecutor(jobs).map", _threads(by_subprocess), True),
     Contender("threads, childproof.run", "ThreadPoolExecutor(jobs).map", _threads(by_childproof), True),
 )
 LOOPS = (
-    Contender("asyncio", "create_subprocess_exec behind a Semaphore(jobs)", _asyncio, True),
+    Contender(ASYNCIO, "create_subprocess_exec behind a Semaphore(jobs)", _asyncio, True),
     Contender(OURS, "run_many(commands, jobs=jobs)", _run_many, True),
 )
 
@@ -125,7 +125,7 @@ def _measure(settings: Settings, progress: Progress) -> Result:
     task = Task((path,), count=count, jobs=8)
     people = list(everyone())
     if settings.size == "short":
-        people = [person for person in people if person.name in (XARGS, SUBPROCESS, OURS)]
+        people = [person for person in people if person.name in (XARGS, SUBPROCESS, ASYNCIO, OURS)]
     plan = Plan("many", chosen(settings, people, XARGS), [Level(None, task, {})], settings.rounds_of(15, 12), untimed=0)
     result = take_turns(plan, settings, progress)
     result.notes += [f"{count} commands, 8 at a time", note]

@@ -60,8 +60,10 @@ TARGETS = (
     Target("capture", (OURS, None), None, "peak_share", 1.10),
     Target("feed", (OURS, None), (SUBPROCESS, None), "seconds", 0.80),
     Target("exit-latency", (OURS, None), (latency.FLOOR, None), "seconds", 1.2),
-    Target("many", (many.OURS, None), (many.SUBPROCESS, None), "seconds", 1.0),
-    Target("many", (many.OURS, None), (many.XARGS, None), "seconds", 0.65),
+    Target("many", (many.OURS, None), (many.XARGS, None), "seconds", 0.80),
+    # On a busy machine eight threads get a larger share of it than one does.
+    Target("many", (many.OURS, None), (many.SUBPROCESS, None), "seconds", 0.65, checked=False),
+    Target("many", (many.OURS, None), (many.ASYNCIO, None), "seconds", 0.48),
     Target("import", (imports.OURS, None), (imports.SUBPROCESS, None), "seconds", 1.0),
 )
 
