@@ -31,6 +31,7 @@
 #include "internal.h"
 
 #define LARGE_TABLE 512 /* from where on the copying costs more than opening three names */
+#define YIELDS 1000
 #define PAUSES 30
 #define WORD_PAUSE_NS 10000000
 #define END_PAUSE_NS 1000000
@@ -125,15 +126,20 @@ void cp_prepare_reopening(const struct cp_child *child, struct cp_block *block)
     block->shares_table = 1;
 }
 
-/* 0: the child has left without a word; CP_NOT_REOPENED too if it does not come on. */
+/* 0: the child has left without a word; CP_NOT_REOPENED too if it does not come on. At
+ * first by yielding: who is woken while its child still runs is sent to another
+ * processor, and on a busy machine comes on much later than the child has ended. */
 static int await_word(struct cp_block *block)
 {
-    for (int i = 0; i < PAUSES; i++) {
+    for (int i = 0; i < YIELDS + PAUSES; i++) {
         int has_left = __atomic_load_n(&block->tid, __ATOMIC_ACQUIRE) == 0;
         int word = __atomic_load_n(&block->reopened, __ATOMIC_ACQUIRE);
         if (word || has_left)
             return word;
-        sys_wait_for_word(&block->reopened, 0, WORD_PAUSE_NS);
+        if (i < YIELDS)
+            sys_yield();
+        else
+            sys_wait_for_word(&block->reopened, 0, WORD_PAUSE_NS);
     }
     return CP_NOT_REOPENED;
 }

@@ -366,6 +366,11 @@ static inline long sys_identify_path(const char *path, uint64_t id[2])
 }
 #endif
 
+static inline void sys_yield(void)
+{
+    cp_raw0(SYS_sched_yield);
+}
+
 /* Until the word is not `value` any more, or the time is over. */
 static inline void sys_wait_for_word(volatile int *word, int value, long ns)
 {

@@ -242,6 +242,10 @@ static inline long sys_identify(int fd, uint64_t id[2])
     return -ENOSYS;
 }
 
+static inline void sys_yield(void)
+{
+}
+
 static inline void sys_wait_for_word(volatile int *word, int value, long ns)
 {
     (void)word, (void)value, (void)ns;

@@ -195,6 +195,10 @@ long cpf_raw(long n, long a, long b, long c, long d, long e)
         cp_raw(SYS_kill, plan->pid, SIGKILL, 0, 0, 0);
         cp_raw(SYS_nanosleep, (long)&pause, 0, 0, 0, 0);
     }
+    if (origin == CPF_CHILD && n == SYS_getppid && plan->slow_child_ms) {
+        struct { long s, ns; } pause = {plan->slow_child_ms / 1000, plan->slow_child_ms % 1000 * 1000000L};
+        cp_raw(SYS_nanosleep, (long)&pause, 0, 0, 0, 0);
+    }
     int error = cpf_decide(origin, by_number(n));
     if (n == SYS_waitid && error == ECHILD && !steal(a, b))
         error = 0;

@@ -50,6 +50,7 @@ struct cpf_plan {
     unsigned long nofile;   /* what getrlimit says of RLIMIT_NOFILE, unless 0 */
     int kill_parent_at; /* before its n-th call, counted over all kinds, the child kills the parent */
     int child_calls;
+    int slow_child_ms; /* how long the child takes for its first steps */
     int slow_names_s; /* how long the opening of a cmdline or environ takes */
     int hits;
     int counts[CPF_ORIGINS][64];

@@ -340,6 +340,33 @@ static void test_large(void)
     close(null);
 }
 
+/* A child that shares the table and does not come on is started again. */
+static void test_slow(void)
+{
+    struct call call;
+    struct ending ending;
+    int status = -1;
+    snprintf(trying, sizeof trying, "a slow child");
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        failures = 0;
+        dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 1023);
+        call_probe(&call, "state", NULL);
+        memset(cpf_plan, 0, sizeof *cpf_plan);
+        cpf_plan->origin = -1;
+        cpf_plan->slow_child_ms = 1500;
+        cpf_plan->pid = getpid();
+        cpf_plan->armed = 1;
+        drive(&call, NULL, &ending);
+        cpf_plan->armed = 0;
+        CHECK(ending.state == CP_STARTED && !ending.reopened && has_stdio_only(&ending),
+              "state %d, stage %d, errno %d, said\n%s", ending.state, ending.stage, ending.error, ending.out);
+        leave_fork(failures != 0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0, "status %x", (unsigned)status);
+}
+
 /* Looking at other processes, with every call of it failing. */
 static void look_around(int file, const struct cp_identity *me)
 {
@@ -428,6 +455,7 @@ void test_faults(void)
     test_attributes_failing();
     test_conditions();
     test_large();
+    test_slow();
     test_lookups();
     test_bounds();
     test_asking();
