@@ -40,6 +40,7 @@ from childproof._spawner import (
     FAILED,
     PIDFD,
     SPAWNING,
+    STARTED,
     STDERR,
     STDIN,
     STDOUT,
@@ -341,8 +342,8 @@ class Exchange:
         """What no descriptor tells: that the exec has happened; without a pidfd, the end."""
         child = self._child
         if child.state == SPAWNING:
-            child.settle()
-            self.state = State.RUNNING if self.state is State.STARTING and child.state != SPAWNING else self.state
+            started = child.settle() == STARTED  # one that died before its exec may be started again
+            self.state = State.RUNNING if self.state is State.STARTING and started else self.state
         if self._has_ended():
             self._on_exit(now)
         elif self._pidfd < 0 or child.state == SPAWNING:

@@ -434,9 +434,8 @@ class Child:
     def release(self) -> None:
         """Close what is open and forget the child. It may be called twice."""
         # In this order: interrupted anywhere, the struct is this child's, or the finalizer's, or spare.
-        c, self._c = self._c, _RELEASED
+        c, self._c, self._hold.struct = self._c, _RELEASED, None
         if c is not _RELEASED:
-            _held.discard(self._hold)
             lib.cp_child_release(c)
             if len(_spare) < MOST_SPARE:
                 _spare.append(c)
