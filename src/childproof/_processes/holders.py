@@ -75,6 +75,7 @@ class Search:
         self._asked: list[Errand] = []
         self._made_at = monotonic()
         self._left: list[int] | None = None  # not known yet
+        self._noted = False
         self.until = inf
         if survey is None:
             self.until = self._made_at + SEARCH_SECONDS
@@ -109,9 +110,11 @@ class Search:
 
     def _look_together(self) -> None:
         assert self._survey is not None
-        if self.until == inf:  # asked for the first time: more of them may be made before the next
-            self.until = monotonic() + SEARCH_SECONDS
+        if not self._noted:  # asked for the first time: more searches may be made before the next
+            self._noted = True
             return
+        if self.until == inf:
+            self.until = monotonic() + SEARCH_SECONDS
         holdings, over = self._survey.holdings(self._made_at)
         left = [pid for pid in holdings.of(self._links) if pid not in self._found] if holdings is not None else []
         self._go_on(left)

@@ -181,8 +181,6 @@ class Tree:
         it descends from.
         """
         alive = self._look(self._census())
-        if self._survey is not None and self._ended_since(alive):
-            alive = self._look(self._survey.census(monotonic()))
         self._roll = Roll([process.identity for process in alive])
         return [] if self.is_settled(alive) and self._roll.all_over() else alive
 
@@ -194,11 +192,18 @@ class Tree:
 
     def _census(self) -> Census:
         """What it is looked for in: begun after the last strike, so that who was made before that is in it."""
-        return Census() if self._survey is None else self._survey.census(self._struck_at)
+        if self._survey is None:
+            return Census()
+        census = self._survey.census(self._struck_at)
+        return self._survey.census(monotonic()) if self._is_outdated(census) else census
 
-    def _ended_since(self, alive: list[Process]) -> bool:
-        """Whether the root is among `alive` though it has ended: then what it made last may not be there."""
-        return any(process.pid == self._root.pid for process in alive) and not (self._struck or self.root_runs())
+    def _is_outdated(self, census: Census) -> bool:
+        """Whether the root was made or has ended since: then what it has made may not be there."""
+        if self._struck:
+            return False
+        root = census.processes.get(self._root.pid)
+        ended_since = root is not None and root.alive and not self.root_runs()
+        return ended_since or census.began < self._evidence.spawned_at
 
     def _look(self, census: Census) -> list[Process]:
         """As `members`, in `census`."""
