@@ -23,7 +23,7 @@ from childproof._many.router import Router
 from childproof._processes.survey import Survey
 from childproof._report import Facts, make_result
 from childproof._run import announce
-from childproof._spawner import FAILED, Child
+from childproof._spawner import FAILED
 from childproof._supervise import NOBODY
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ _STARVED = {
     "dup": (EMFILE, ENFILE),
 }
 """What a spawn fails with where the host is short of something that others will give back, by stage."""
-
-
-_children: set[Child] = set()
-"""Those that run. Where a handle on one is part of a cycle, the garbage collector would otherwise finalize
-the child before the handle, which is to kill it yet."""
 
 
 class _Starvable(Exchange):
@@ -234,7 +229,6 @@ class Scheduler:
         self._reckon(job, SPAWNING_FDS + SUPERVISING_FDS * (job.command.supervise != NOBODY))
         self._spawning += 1
         job.spawning = True
-        _children.add(exchange.child)
         exchange.begin()
         self.look_at(job)
         return job not in self._put_off
@@ -319,7 +313,6 @@ class Scheduler:
 
     def _end(self, job: Job, exchange: _Starvable | Followed) -> None:
         job.exchange = None
-        _children.discard(exchange.child)
         self._running.discard(job)
         self._reckon(job, 0)
         if isinstance(exchange, _Starvable) and exchange.starved:
@@ -380,7 +373,6 @@ class Scheduler:
             try:
                 if exchange is not None:
                     exchange.abort()
-                    _children.discard(exchange.child)
             except BaseException as error:
                 interrupted = error
         self.router.close()
