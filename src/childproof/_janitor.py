@@ -221,12 +221,14 @@ class Janitor:
         if job is None:
             self._serve()
             return True
-        job.run()
-        with self._lock:
-            if self._current is not me:
-                return False
-            self._busy_since = self._running = None
-        return True
+        try:
+            job.run()
+        finally:  # where there is no memory to begin with, too
+            with self._lock:
+                wanted = self._current is me
+                if wanted:
+                    self._busy_since = self._running = None
+        return wanted
 
     def _do_chores(self) -> None:
         with self._lock:

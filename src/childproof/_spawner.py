@@ -168,6 +168,8 @@ class _Hold(ref["Child"]):
     """
 
     __slots__ = ("struct",)
+    __hash__ = object.__hash__  # that of the child could not be had any more after an interrupt
+    __eq__ = object.__eq__
     struct: Any
 
 
