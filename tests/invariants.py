@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +85,10 @@ class Invariants:
     def broken(self) -> str:
         """What is not, or ``""``."""
         if not settled(lambda: not janitor.busy()):
-            return "the background thread is busy"
+            thread = janitor._current
+            frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
+            at = "".join(traceback.format_stack(frame)) if frame is not None else f"{thread} has no frame"
+            return f"the background thread is busy: {at}"
         if not settled(lambda: not processes()):
             left = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in processes()}
             for pid in left:

@@ -150,9 +150,15 @@ class _Nobody:
 def hang() -> Iterator[Callable[[], None]]:
     """Blocks until the test is over, as a file of /proc may."""
     over = threading.Event()
+    before = background_threads()
     yield lambda: assert_over(over)
     over.set()
-    assert wait_until(lambda: sum(thread.name == "childproof" for thread in threading.enumerate()) <= 1)
+    assert wait_until(lambda: len(background_threads() - before) <= 1)
+
+
+def background_threads() -> set[threading.Thread]:
+    """Those of ours; other tests may have left one that hangs yet."""
+    return {thread for thread in threading.enumerate() if thread.name == "childproof"}
 
 
 def assert_over(over: threading.Event) -> None:

@@ -206,6 +206,7 @@ class Janitor:
                 if not self._step(me):
                     return
             except MemoryError:  # others may free some; what waits here must not wait for ever
+                self._drop_job(me)
                 sleep(0.05)
 
     def _step(self, me: threading.Thread) -> bool:
@@ -221,14 +222,19 @@ class Janitor:
         if job is None:
             self._serve()
             return True
-        try:
-            job.run()
-        finally:  # where there is no memory to begin with, too
-            with self._lock:
-                wanted = self._current is me
-                if wanted:
-                    self._busy_since = self._running = None
-        return wanted
+        job.run()
+        with self._lock:
+            if self._current is not me:
+                return False
+            self._busy_since = self._running = None
+        return True
+
+    def _drop_job(self, me: threading.Thread) -> None:
+        """The one that was taken, if any, could not even begin, or end."""
+        with suppress(MemoryError), self._lock:
+            if self._current is me and self._running is not None:
+                job, self._running, self._busy_since = self._running, None, None
+                job.done.set()
 
     def _do_chores(self) -> None:
         with self._lock:
