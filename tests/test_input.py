@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 import childproof
-from childproof import Outcome, _feed
+from childproof import Outcome, _feed, _output
 from childproof._processes import procfs
 from conftest import SLACK_SECONDS, is_alive, wait_until
 
@@ -398,3 +398,26 @@ print(signal.sigpending(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     first, second = done.stdout.splitlines()
     assert first.startswith("Result(code=0, out='done', err=''")
     assert second == "set() set()"
+
+
+def test_large_input_has_a_large_pipe_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends: taken to its end, not read, or cut by the deadline; and only so many at once."""
+    sizes: list[int] = []
+    enlarge = _output.enlarge
+
+    def noting(fd: int, owner: object) -> int:
+        sizes.append(enlarge(fd, owner))
+        return sizes[-1]
+
+    monkeypatch.setattr("childproof._feed.enlarge", noting)
+    data = b"x" * (1 << 20)
+    assert childproof.run(["wc", "-c"], input=data, timeout=60).out == str(1 << 20)
+    assert childproof.run("exit 3", input=data, timeout=60).code == 3
+    assert childproof.run("exec sleep 600", input=data * 2, timeout=0.5).code == 124
+    assert len(sizes) == 3
+    assert not _output._large
+    assert childproof.run(["wc", "-c"], input=b"x" * 100_000, timeout=60).out == "100000"
+    assert len(sizes) == 3
+    monkeypatch.setattr(_output, "MOST_LARGE", 0)
+    assert childproof.run(["wc", "-c"], input=data, timeout=60).out == str(1 << 20)
+    assert sizes[3:] == [0]

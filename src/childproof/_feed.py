@@ -7,6 +7,7 @@ import select
 from errno import EAGAIN
 
 from childproof._light import TYPE_CHECKING, Protocol
+from childproof._output import LARGE_BYTES, enlarge, forget_large
 from childproof._spawner import write
 from childproof._stdio import Feed, bytes_view
 
@@ -34,6 +35,9 @@ class Feeder(Protocol):
     def step(self, fd: int) -> None:
         """Do what can be done now that `fd` is ready; -1: at the beginning."""
 
+    def ended(self) -> None:
+        """The pipe is about to be closed."""
+
 
 def _written(target: int, data: memoryview) -> int:
     """How much of `data` the pipe took, -1 when nobody will ever read it."""
@@ -52,6 +56,8 @@ class FromBytes:
         self._data = data
         self._target = target
         self.fds = {target: _OUT}
+        if len(data) >= LARGE_BYTES:  # a pipe that holds little is filled by many writes, with a wait for each
+            enlarge(target, self)
 
     def step(self, fd: int) -> None:
         """See `Feeder`."""
@@ -59,6 +65,10 @@ class FromBytes:
         self._data = self._data[count:] if count >= 0 else self._data[:0]
         if not self._data:
             self.fds = {}
+
+    def ended(self) -> None:
+        """See `Feeder`."""
+        forget_large(self)
 
 
 class FromSource:
@@ -102,6 +112,9 @@ class FromSource:
             return
         self._data = self._data[count:]
         self._want()
+
+    def ended(self) -> None:
+        """See `Feeder`."""
 
     def _fetch(self) -> memoryview | None:
         """The next piece; empty at the end; `None` if it is not there after all."""

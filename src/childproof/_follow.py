@@ -11,7 +11,7 @@ from childproof._caught import Caught, may_wait_in_c
 from childproof._exchange import Exchange, new_token, preload
 from childproof._light import TYPE_CHECKING
 from childproof._output import Output
-from childproof._report import IN_SESSION, Facts, make_result
+from childproof._report import IN_SESSION, Facts, make_plain_result, make_result
 from childproof._spawner import (
     DIED,
     END,
@@ -133,18 +133,24 @@ class Follower:
         """What came of it, once it is over. The child is reaped."""
         child, caught = self.child, self.caught
         assert caught is not None
+        out, err = caught.out, caught.err
+        result = make_plain_result(self._command, child, self._began, out, err)
+        if result is None:
+            result = make_result(self._facts(out, err))
+        child.release()
+        caught.release()
+        return result
+
+    def _facts(self, out: bytes, err: bytes) -> Facts:
+        """Of a command that did not come to its exec, or whose status is lost."""
         outputs = []
-        for name, slot, data in (("stdout", STDOUT, caught.out), ("stderr", STDERR, caught.err)):
+        for name, slot, data in (("stdout", STDOUT, out), ("stderr", STDERR, err)):
             if data:
                 output = Output(name, slot, -1, None)
                 output.add(data)
                 outputs.append(output)
-        contained = None if child.state == FAILED else IN_SESSION
-        facts = Facts(self._command, child, self._began, False, "", outputs, (), (), (), (), contained)
-        result = make_result(facts)
-        child.release()
-        caught.release()
-        return result
+        contained = None if self.child.state == FAILED else IN_SESSION
+        return Facts(self._command, self.child, self._began, False, "", outputs, (), (), (), (), contained)
 
     def hand_over(self, registry: Registry) -> Exchange:
         """The exchange that goes on."""

@@ -24,6 +24,25 @@ and past it an unprivileged user's new pipes shrink to a page or two."""
 _large: set[int] = set()
 
 
+def enlarge(fd: int, owner: object) -> int:
+    """Let a pipe hold more, until `forget_large` is called for its owner; how much, 0 if it stays as it is."""
+    if len(_large) >= MOST_LARGE:
+        return 0
+    import fcntl  # few commands write or read as much
+
+    try:
+        size = fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), LARGE_BYTES)
+    except OSError:  # over the quota, or not Linux
+        return 0
+    _large.add(id(owner))
+    return size
+
+
+def forget_large(owner: object) -> None:
+    """Its pipe is used no more, and another may be enlarged."""
+    _large.discard(id(owner))
+
+
 class Output:
     """One captured stream.
 
@@ -60,21 +79,14 @@ class Output:
     def _full_read(self) -> None:
         """A read was as large as it could be; the second time the pipe is enlarged."""
         self._full_reads += 1
-        if self._full_reads != 2 or len(_large) >= MOST_LARGE:
-            return
-        import fcntl  # few commands write as much
-
-        try:
-            self.read_bytes = fcntl.fcntl(self.fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), LARGE_BYTES)
-            _large.add(id(self))
-        except OSError:
-            self.read_bytes = READ_BYTES  # over the quota, or not Linux
+        if self._full_reads == 2:
+            self.read_bytes = enlarge(self.fd, self) or READ_BYTES
 
     def ended(self) -> None:
         """The pipe has ended, or is given to the background."""
         self.fd = -1
         if self._full_reads:
-            _large.discard(id(self))
+            forget_large(self)
 
     def waiting_bytes(self) -> int:
         """How much is in the pipe now; the most that can be, if the kernel does not say."""

@@ -211,7 +211,11 @@ def _text_of(command: Command, output: Output) -> Any:
     """What one stream gives to the Result."""
     if output.sink is None:
         return "" if command.text else b""
-    head, tail = output.sink.parts()
+    return _shown(command, *output.sink.parts())
+
+
+def _shown(command: Command, head: bytes, tail: bytes = b"") -> Any:
+    """What the caller gets of the two ends of what was captured."""
     if not command.text:
         data = head + tail if tail else head
         return data.strip() if command.strip else data
@@ -245,23 +249,68 @@ def make_result(facts: Facts) -> Result[Any]:
         code,
         texts["stdout"],
         texts["stderr"],
-        cmd=command.cmd,
-        pid=child.pid if child is not None else 0,
-        outcome=outcome,
-        duration=monotonic() - facts.began,
-        usage=usage,
-        spawned=spawned,
-        contained=facts.contained,
-        truncated=truncated,
-        held=facts.held,
-        killed=facts.killed,
-        survivors=facts.survivors,
-        autopsy=facts.autopsy,
-        error=error,
-        _secrets=command.secrets,
+        {
+            "cmd": command.cmd,
+            "pid": child.pid if child is not None else 0,
+            "outcome": outcome,
+            "duration": monotonic() - facts.began,
+            "usage": usage,
+            "spawned": spawned,
+            "contained": facts.contained,
+            "truncated": truncated,
+            "held": facts.held,
+            "killed": facts.killed,
+            "survivors": facts.survivors,
+            "autopsy": facts.autopsy,
+            "error": error,
+            "_secrets": command.secrets,
+        },
     )
     if not (command.attributes.detach and code == -SIGKILL):  # then a service was let go: see _launch
         _journal.finished(result, command.input, command.secrets)
+    return result
+
+
+UNEVENTFUL: dict[str, Any] = {
+    "truncated": False,
+    "held": (),
+    "killed": (),
+    "survivors": (),
+    "autopsy": (),
+    "error": None,
+}
+"""What a Result says of a command to which nothing has happened."""
+
+
+def make_plain_result(command: Command, child: Child, began: float, out: bytes, err: bytes) -> Result[Any] | None:
+    """`make_result` for a command that has run to its end, and to which nothing else has happened; `None` if it
+    has not. It is short, since it runs between the child's end and the caller.
+
+    Args:
+        command: what was to run.
+        child: reaped.
+        began: as in `Facts`.
+        out: what was captured of stdout.
+        err: likewise.
+
+    """
+    status = child.status() if child.state == STARTED else None
+    if status is None:
+        return None
+    facts = UNEVENTFUL.copy()
+    facts["cmd"] = command.cmd
+    facts["pid"] = child.pid
+    facts["outcome"] = Outcome.SIGNALED if status < 0 else Outcome.EXITED
+    facts["usage"] = child.usage()
+    facts["spawned"] = child.how()
+    facts["contained"] = IN_SESSION
+    facts["_secrets"] = command.secrets
+    nothing: Any = "" if command.text else b""
+    result: Result[Any] = Result(
+        status, _shown(command, out) if out else nothing, _shown(command, err) if err else nothing, facts
+    )
+    facts["duration"] = monotonic() - began
+    _journal.finished(result, command.input, command.secrets)
     return result
 
 

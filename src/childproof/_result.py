@@ -211,10 +211,11 @@ class Result(_Triple["Text"]):
     error: SpawnError | None
     _secrets: tuple[str, ...]
 
-    def __new__(cls, code: int, out: Text, err: Text, **facts: Any) -> Result[Text]:
-        """Made by childproof only; `facts` are the attributes."""
+    def __new__(cls, code: int, out: Text, err: Text, facts: dict[str, Any] | None = None) -> Result[Text]:
+        """Made by childproof only; `facts` become the attributes."""
         self = tuple.__new__(cls, (code, out, err))
-        self.__dict__ = facts
+        if facts is not None:  # pickle brings them later
+            self.__dict__ = facts
         return self
 
     def __getnewargs__(self) -> tuple[int, Text, Text]:

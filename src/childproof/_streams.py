@@ -177,6 +177,7 @@ class Streams:
         if self._feeder is None:
             return
         self._want_for_feed({})
+        self._feeder.ended()
         self._feeder = None
         self._child.close(STDIN)
 

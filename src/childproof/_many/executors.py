@@ -17,6 +17,7 @@ from childproof._command import Command
 from childproof._errors import SpawnError
 from childproof._many.run_many import Collector, Plan, usable_cpus
 from childproof._many.scheduler import Scheduler, command_of, options_of
+from childproof._report import UNEVENTFUL
 from childproof._result import Outcome, Result
 from childproof._spawner import PORTABLE
 from childproof._text import Masker, one_line, show_command
@@ -195,18 +196,18 @@ def _lost(item: Item, why: BaseException) -> Result[Any]:
         LOST,
         nothing,
         nothing,
-        cmd=command.cmd,
-        pid=0,
-        outcome=Outcome.UNKNOWN,
-        duration=0.0,
-        usage=None,
-        spawned=None,
-        truncated=False,
-        held=(),
-        killed=(),
-        survivors=(),
-        error=SpawnError(ECHILD, os.strerror(ECHILD), name, "executor", sentence),
-        _secrets=command.secrets,
+        {
+            **UNEVENTFUL,
+            "cmd": command.cmd,
+            "pid": 0,
+            "outcome": Outcome.UNKNOWN,
+            "duration": 0.0,
+            "usage": None,
+            "spawned": None,
+            "contained": None,
+            "error": SpawnError(ECHILD, os.strerror(ECHILD), name, "executor", sentence),
+            "_secrets": command.secrets,
+        },
     )
     _journal.warn("%s", sentence)
     return result
