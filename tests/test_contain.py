@@ -150,7 +150,10 @@ IN_A_THREAD = """
 from childproof._command import make_command
 from childproof._exchange import Exchange
 exchange = Exchange(make_command(sys.argv[1], **options), select.poll(), time.monotonic())
-thread = threading.Thread(target=exchange.begin)
+def begin():
+    exchange.begin()
+    exchange.child.await_exec(-1)  # until then the end of the thread would end it
+thread = threading.Thread(target=begin)
 thread.start()
 thread.join()
 print("ended", flush=True)
