@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import gc
 import json
-import linecache
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import childproof
+from interrupter import Interrupter
 from invariants import Invariants, processes, warm_up
 
 SCENARIOS: dict[str, Callable[[], Any]] = {
@@ -34,39 +34,6 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     "contained, deadline": lambda: childproof.run("sleep 600 & sleep 600", timeout=0.02, contain="auto"),
     "leftovers held": lambda: childproof.run("sleep 0.1 & echo x", linger=0.01),
 }
-
-
-class Interrupter:
-    """A trace function that raises at the n-th line of our modules.
-
-    Not where a ``with`` is left: there a trace function is called, but the interpreter looks at no
-    signal, so that an exception raised there would skip ``__exit__`` as no interrupt can.
-    """
-
-    def __init__(self, line: int) -> None:
-        self.line = line
-        self.seen = 0
-        self._entered: set[tuple[int, int]] = set()
-
-    def _leaves_with(self, frame: FrameType) -> bool:
-        if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            return False
-        here = id(frame), frame.f_lineno
-        if here in self._entered:
-            self._entered.remove(here)
-            return True
-        self._entered.add(here)
-        return False
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
-        """See `sys.settrace`."""
-        if "/childproof/" not in frame.f_code.co_filename:
-            return None
-        if event == "line" and not self._leaves_with(frame):
-            self.seen += 1
-            if self.seen == self.line:
-                raise KeyboardInterrupt
-        return self
 
 
 def interrupted_lines(run: Callable[[], Any], stride: int) -> Iterator[bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -20,6 +18,7 @@ from childproof._processes import procfs
 from conftest import SLACK_SECONDS, children
 from forcing import force
 from injection import inject
+from interrupter import Interrupter
 
 INFO = _spawner.FEATURES["pidfd_info"]
 
@@ -208,40 +207,6 @@ def test_a_second_exception_while_the_tree_is_killed(delay_seconds: float) -> No
         time.sleep(0.01)
     except Stop:  # it came after the end
         pass
-
-
-class Interrupter:
-    """A trace function that raises KeyboardInterrupt at the n-th line of our modules.
-
-    Not where a ``with`` is left: there a trace function is called, with the line of the ``with``, but
-    the interpreter looks at no signal, so that an exception raised there would skip ``__exit__`` as
-    no interrupt can.
-    """
-
-    def __init__(self, line: int) -> None:
-        self.line = line
-        self.seen = 0
-        self._entered: set[tuple[int, int]] = set()
-
-    def _leaves_with(self, frame: FrameType) -> bool:
-        if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            return False
-        here = id(frame), frame.f_lineno
-        if here in self._entered:
-            self._entered.remove(here)
-            return True
-        self._entered.add(here)
-        return False
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
-        """See `sys.settrace`."""
-        if "childproof" not in frame.f_code.co_filename:
-            return None
-        if event == "line" and not self._leaves_with(frame):
-            self.seen += 1
-            if self.seen == self.line:
-                raise KeyboardInterrupt
-        return self
 
 
 def lines_until_interrupted(line: int, command: str, timeout: float | None) -> int:
