@@ -156,6 +156,7 @@ def test_an_executor_that_refuses() -> None:
     threads.shutdown()
     (result,) = run_many([["true"]], executor=threads)
     assert (result.code, result.outcome) == (125, Outcome.UNKNOWN)
+    assert (result.contained, result.usage, result.autopsy, result.held) == (None, None, (), ())
 
 
 def test_a_cancelled_task_is_unknown() -> None:
